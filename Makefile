@@ -1,0 +1,76 @@
+# Two commands do everything: `make testbed` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+REPORTS := reports
+SHIPPED_CODE := testbed plugins tools benchmarks
+PYTHON_CODE := $(SHIPPED_CODE) tests
+PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
+
+.PHONY: help
+help: ## Show the targets and what they do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## Install what is missing: system packages, Docker Engine, the Python environment
+	@scripts/bootstrap.sh
+
+.PHONY: testbed
+testbed: install ## Raise the local testbed, run the acceptance suite against it and show the result
+	@$(BIN)/deep testbed up
+
+.PHONY: down
+down: ## Remove the local testbed and leave the machine as it was
+	@$(BIN)/deep testbed down
+
+.PHONY: test
+test: install ## Run every test: lint, unit, live nodes, molecule, end to end
+	@rm -rf $(REPORTS)
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory live
+	@$(BIN)/python tools/test_summary.py $(REPORTS)/unit.xml $(REPORTS)/live.xml
+
+.PHONY: lint
+lint: ## Run the linters, the type checker and the security scanner
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pylint --jobs 2 $(PYTHON_CODE)
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(SHIPPED_CODE)
+	@$(BIN)/yamllint --strict .
+	@shellcheck scripts/*.sh benchmarks/*.sh extensions/molecule/*.sh .ci/run
+	@$(BIN)/python tools/ansible_lint.py
+
+.PHONY: unit
+unit: ## Run the unit tests (minutes, no root, no Docker)
+	@$(PYTEST)/unit.xml --numprocesses 2 tests/unit
+
+.PHONY: live
+live: ## Run the tests that need root and Docker: nodes, molecule scenarios, the testbed end to end
+	@$(PYTEST)/live.xml tests/nodes tests/molecule tests/e2e
+
+.PHONY: docs
+docs: ## Regenerate the reference pages from their sources
+	@$(BIN)/python tools/role_docs.py
+	@$(BIN)/python tools/cli_docs.py
+	@$(BIN)/python tools/licences.py
+
+.PHONY: format
+format: ## Format the Python code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## Pin the newest allowed versions of all requirements, with hashes
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra build --extra test --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header pyproject.toml --output-file requirements/dev.txt
+
+.PHONY: bench
+bench: install ## Measure the figures of docs/performance.md (about 20 minutes)
+	@$(BIN)/python -m benchmarks.testbed
+
+.PHONY: clean
+clean: ## Remove the Python environment and every report; testbeds and caches stay
+	@rm -rf .venv $(REPORTS)

@@ -1,0 +1,1 @@
+"""Scripts that keep the generated pages and the quality gates honest."""

@@ -1,0 +1,102 @@
+"""Generate docs/reference/licences.md: under which licence everything comes that the project installs or deploys."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools.generated import ROOT, command, mark, table
+
+TOOL = "tools/licences.py"
+PAGE = ROOT / "docs/reference/licences.md"
+PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+)", re.MULTILINE)
+CLASSIFIER = "License :: OSI Approved :: "
+UNKNOWN = "not stated in the package's metadata"
+# A licence field that is longer than this is the text of a licence, not its name.
+NAME_LENGTH = 60
+
+
+def pinned(requirements: list[Path]) -> dict[str, str]:
+    """Name and version of every package that the requirement files pin."""
+    found: dict[str, str] = {}
+    for path in requirements:
+        found.update(PINNED.findall(path.read_text(encoding="utf-8")))
+    return found
+
+
+def licence_of(package: PackageMetadata) -> str:
+    """The licence that a package states: as an expression, else as a classifier, else in words."""
+    expression = package.get("License-Expression")
+    if expression:
+        return str(expression)
+    approved = [str(line).removeprefix(CLASSIFIER) for line in package.get_all("Classifier", []) if CLASSIFIER in line]
+    if approved:
+        return ", ".join(sorted(set(approved)))
+    words = str(package.get("License") or "").strip()
+    if not words:
+        return UNKNOWN
+    return words if len(words) <= NAME_LENGTH else words.splitlines()[0].strip()[:NAME_LENGTH]
+
+
+def python_rows(requirements: list[Path]) -> list[list[str]]:
+    """Rows (package, version, licence); raises ``LookupError`` when a pinned package is not installed as pinned."""
+    rows = []
+    for name, version in sorted(pinned(requirements).items()):
+        try:
+            package = metadata(name)
+        except PackageNotFoundError:
+            raise LookupError(_absent(name, version, "not installed")) from None
+        if package["Version"] != version:
+            raise LookupError(_absent(name, version, str(package["Version"])))
+        rows.append([name, version, licence_of(package)])
+    return rows
+
+
+def _absent(name: str, version: str, found: str) -> str:
+    return f"{name} (found: {found}; needed: {version})\nnext: run `make install`"
+
+
+def artefact_rows(declarations: list[Path]) -> list[list[str]]:
+    """Rows (artefact, version, licence, what it is) of the declarations."""
+    rows = []
+    for path in declarations:
+        declared: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        name = f"[{declared['name']}]({declared['homepage']})" if declared.get("homepage") else str(declared["name"])
+        rows.append([name, str(declared["version"]), str(declared["licence"]), str(declared.get("summary", ""))])
+    return rows
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """The page for the requirement files and declarations below ``root``, by path."""
+    requirements = sorted(root.glob("requirements/*.txt"))
+    declarations = sorted(root.glob("artifacts/*.yml"))
+    if not requirements or not declarations:
+        return {}
+    lines = [
+        mark(TOOL, "requirements/*.txt and artifacts/*.yml"),
+        "# Licences",
+        "",
+        "The project itself is under the [Apache License 2.0](../../LICENSE).",
+        "",
+        "## Artefacts that are deployed",
+        "",
+        *table(["Artefact", "Version", "Licence", "What it is"], artefact_rows(declarations)),
+        "",
+        "## Python packages that are installed",
+        "",
+        "As each package states it in its own metadata. No site needs those for tests.",
+        "",
+        *table(["Package", "Version", "Licence"], python_rows(requirements)),
+    ]
+    return {PAGE: "\n".join(lines) + "\n"}
+
+
+if __name__ == "__main__":
+    sys.exit(command(__doc__ or "", pages))
