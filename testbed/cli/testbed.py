@@ -1,0 +1,213 @@
+"""``deep testbed``: raise, inspect, use and remove testbeds."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from testbed import image, profiles, sites, state, testbed
+from testbed.console import emit, err
+from testbed.errors import CHECK_FAILED, DeepError
+from testbed.files import write_atomic
+
+app = typer.Typer(no_args_is_help=True, help="Raise, inspect, use and remove testbeds on this machine.")
+
+
+class Until(StrEnum):
+    """How far ``up`` goes."""
+
+    NODES = "nodes"
+    DEPLOY = "deploy"
+    VERIFY = "verify"
+
+
+def complete_name(incomplete: str) -> list[str]:
+    r"""Names of testbeds for the shell\'s completion."""
+    return [name for name in state.names() if name.startswith(incomplete)]
+
+
+def complete_node(context: typer.Context, incomplete: str) -> list[str]:
+    r"""Names of nodes for the shell\'s completion."""
+    return [
+        node
+        for node in testbed.node_names(context.params.get("name") or sites.DEFAULT_NAME)
+        if node.startswith(incomplete)
+    ]
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    r"""Names of profiles for the shell\'s completion."""
+    return [name for name in profiles.names() if name.startswith(incomplete)]
+
+
+def complete_image(incomplete: str) -> list[str]:
+    r"""Names of node images for the shell\'s completion."""
+    return [name for name in image.releases() if name.startswith(incomplete)]
+
+
+Name = Annotated[str, typer.Option("--name", help="Name of the testbed.", autocompletion=complete_name)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+NodeName = Annotated[str, typer.Argument(help="Name of the node.", autocompletion=complete_node)]
+
+
+@app.command()
+def up(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
+    name: Name = sites.DEFAULT_NAME,
+    profile: Annotated[
+        str | None, typer.Option(help="What the nodes are for (default: kubernetes).", autocompletion=complete_profile)
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Number of nodes (default: the profile's).")] = None,
+    image_name: Annotated[
+        str | None,
+        typer.Option("--image", help="System of the nodes (default: the profile's).", autocompletion=complete_image),
+    ] = None,
+    until: Annotated[Until, typer.Option(help="Stop when this is reached.")] = Until.VERIFY,
+    artifacts: Annotated[bool, typer.Option(help="Fill the artefact store and serve it to the nodes.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Raise a testbed, or finish and repair one: nodes, software, acceptance suite."""
+    found = testbed.up(
+        name, profile=profile, nodes=nodes, image_name=image_name, until=until.value, artifacts=artifacts, say=_say
+    )
+    emit(found, as_json, _status_table)
+    _exit(found)
+
+
+@app.command()
+def status(name: Name = sites.DEFAULT_NAME, as_json: Json = False) -> None:
+    """Show nodes, addresses, failed units and versions; exit status 1 when something does not run."""
+    found = testbed.status(name)
+    emit(found, as_json, _status_table)
+    _exit(found)
+
+
+@app.command()
+def verify(
+    name: Name = sites.DEFAULT_NAME,
+    select: Annotated[
+        str | None, typer.Option("-k", "--select", help="Only checks whose name matches (pytest -k).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the acceptance suite against a deployed testbed; exit status 1 when a check fails."""
+    verdict = testbed.verify(name, select=select)
+    emit(verdict, as_json, _verdict)
+    _exit(verdict)
+
+
+@app.command()
+def shell(
+    node: NodeName,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="Command to run, after --; a login shell without one.")
+    ] = None,
+    name: Name = sites.DEFAULT_NAME,
+    as_json: Annotated[bool, typer.Option("--json", help="Print status and output as one JSON object.")] = False,
+) -> None:
+    """Open a shell on a node, or run a command there and end with its exit status."""
+    if not as_json:
+        _become(testbed.shell_command(name, node, command or [], terminal=sys.stdin.isatty() and sys.stdout.isatty()))
+        return
+    if not command:
+        raise DeepError("--json needs a command", found="none", next_step="deep testbed shell NODE --json -- COMMAND")
+    found = testbed.run_on(name, node, command)
+    emit(found, True, str)
+    raise typer.Exit(found["status"])
+
+
+@app.command()
+def logs(
+    node: NodeName,
+    unit: Annotated[str | None, typer.Argument(help="Only this systemd unit.")] = None,
+    name: Name = sites.DEFAULT_NAME,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until interrupted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the log of a node, or of one of its units."""
+    if follow:
+        _become(testbed.shell_command(name, node, testbed.logs_command(unit, lines=lines, follow=True), terminal=False))
+    found = {"ok": True, "node": node, "unit": unit, "lines": testbed.logs(name, node, unit, lines=lines)}
+    emit(found, as_json, lambda data: escape("\n".join(data["lines"])))
+
+
+@app.command()
+def kubeconfig(
+    name: Name = sites.DEFAULT_NAME,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file (mode 0600).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the administrator's kubeconfig, to be used on this machine."""
+    found = testbed.kubeconfig(name)
+    if output is not None:
+        write_atomic(output, found, 0o600)
+        emit({"ok": True, "path": str(output)}, as_json, lambda data: f"export KUBECONFIG={escape(data['path'])}")
+    else:
+        emit({"ok": True, "kubeconfig": found}, as_json, lambda data: escape(data["kubeconfig"].rstrip()))
+
+
+@app.command()
+def down(
+    name: Name = sites.DEFAULT_NAME,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove node images and the artefact cache too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a testbed and everything it changed on this machine."""
+    found = testbed.down(name, purge=purge)
+    emit(found, as_json, lambda data: f"testbed {data['name']}: removed {_removed(data['removed'])}")
+
+
+def _say(line: str) -> None:
+    err.print(escape(line))
+
+
+def _exit(found: dict[str, Any]) -> None:
+    if not found["ok"]:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _become(command: list[str]) -> None:
+    """Replace this process by ``command``, so that terminal, signals and exit status are its own."""
+    os.execvp(command[0], command)  # nosec B606
+
+
+def _removed(removed: dict[str, Any]) -> str:
+    names = [", ".join(value) if isinstance(value, list) else what for what, value in removed.items() if value]
+    return "; ".join(names) or "nothing, there was none"
+
+
+def _status_table(found: dict[str, Any]) -> Any:
+    table = Table("node", "address", "system", "state", "failed units", "versions", box=None, header_style="bold")
+    for node in found["nodes"]:
+        versions = {key: value for key, value in (node["versions"] or {}).items() if key != "system"}
+        system = node["image"].rpartition(":")[2]
+        table.add_row(
+            node["name"], node["address"], system, node["system"] or node["status"],
+            ", ".join(node["failed_units"]) or "-", "  ".join(f"{key} {value}" for key, value in versions.items()),
+        )  # fmt: skip
+    served = found["server"]
+    lines = [
+        f"testbed {found['name']}: profile {found['profile']}, {found['subnet']}, reached: {found['phase']}",
+        f"artefacts {served['url']}: {f'process {served["pid"]}' if served['running'] else 'not served'}",
+        f"state in {found['state_dir']}",
+    ]
+    verdict = found.get("verdict")
+    return Group(*map(escape, lines), table, *([_verdict(verdict)] if verdict else []))
+
+
+def _verdict(verdict: dict[str, Any]) -> Any:
+    failures = verdict.get("failures", [])
+    checks = verdict.get("checks", [])
+    head = f"acceptance: {'passed' if verdict['ok'] else 'FAILED'}, {len(checks)} checks, {len(failures)} failures"
+    lines = [
+        f"  {failure.get('name', '')}: {failure.get('message', failure.get('reason', ''))}" for failure in failures
+    ]
+    return Group(*map(escape, [head, *lines, f"report in {verdict.get('report', '')}"]))

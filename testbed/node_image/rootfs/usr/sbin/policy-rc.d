@@ -1,0 +1,3 @@
+#!/bin/sh
+# Installing a package starts nothing: roles start what they have configured.
+exit 101

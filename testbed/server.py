@@ -1,0 +1,97 @@
+"""The HTTP server that gives nodes their artefacts: a detached process, known by its id and start time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+from testbed import process
+from testbed.artifacts import api
+from testbed.errors import CHECK_FAILED, DeepError
+from testbed.run import tail
+
+PORT = 8480
+START_TIMEOUT = 20.0
+RECORD = "server.json"
+LOG = "logs/artifacts-server.log"
+
+
+def url(gateway: str) -> str:
+    """Where nodes find the artefacts of a testbed whose host is ``gateway``."""
+    return f"http://{gateway}:{PORT}"
+
+
+def ensure(folder: Path, gateway: str) -> bool:
+    """Start the server where it does not run; returns whether it was started. ``folder`` is the testbed's state."""
+    if process.load(folder / RECORD) is not None:
+        return False
+    command = api.serve_command(gateway, PORT)
+    # Started by a command that was killed before it could write the record.
+    running = _find(command)
+    if running is not None:
+        running.save(folder / RECORD)
+        return False
+    _check_port(gateway)
+    api.mirror_dir().mkdir(parents=True, exist_ok=True)
+    log = folder / LOG
+    server = process.start(command, log)
+    server.save(folder / RECORD)
+    _wait(server, gateway, log)
+    return True
+
+
+def running(folder: Path) -> int | None:
+    """Process id of the server, ``None`` where it does not run."""
+    found = process.load(folder / RECORD)
+    return found.pid if found else None
+
+
+def stop(folder: Path, gateway: str) -> bool:
+    """Stop the server of a testbed; whether one ran. A process that only has the same id is left alone."""
+    server = process.load(folder / RECORD) or (_find(api.serve_command(gateway, PORT)) if gateway else None)
+    if server is not None:
+        server.stop()
+    (folder / RECORD).unlink(missing_ok=True)
+    return server is not None
+
+
+def _find(command: list[str]) -> process.Process | None:
+    wanted = "\0".join(command).encode() + b"\0"
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if entry.read_bytes() == wanted:
+                return process.of(int(entry.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None
+
+
+def _check_port(gateway: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((gateway, PORT))
+        except OSError as refused:
+            raise DeepError(
+                "the port of the artefact server cannot be used",
+                found=f"{gateway} port {PORT}: {refused.strerror}",
+                needed=f"port {PORT} free on {gateway}",
+                next_step=f"find its owner with 'ss -ltnp sport = :{PORT}' and stop it",
+            ) from refused
+
+
+def _wait(server: process.Process, gateway: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while server.alive and time.monotonic() < deadline:
+        try:
+            with socket.create_connection((gateway, PORT), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    server.stop()
+    raise DeepError(
+        f"the artefact server did not start:\n{tail(log)}",
+        next_step=f"read the whole log: {log}",
+        exit_code=CHECK_FAILED,
+    )
