@@ -1,0 +1,187 @@
+# Copyright: deep-testbed maintainers
+# Apache License 2.0 (see LICENSE)
+"""From a declaration and a site's choice of sources to what a node installs (runs on the controller)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+SOURCES = ("mirror", "upstream", "package")
+# Two habits of naming an architecture in the address of a release.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+RELEASE_ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
+SUMS = "SHA256SUMS"
+
+
+class SpecError(Exception):
+    """A message for the user: what, what was found, what is needed."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a site says about artefacts; ``machine`` as the kernel of the nodes names it."""
+
+    sources: list[str]
+    mirror: str
+    directory: str
+    machine: str
+
+
+class Declarations:
+    """The declarations of a folder, read once each; the default folder is that of this collection."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        here = os.path.realpath(__file__)
+        self.folder = folder or os.path.join(os.path.dirname(here), "..", "..", "artifacts")
+        self._loaded: dict[str, dict[str, Any]] = {}
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The declaration of ``name``; ``SpecError`` lists the known names when there is none."""
+        if name not in self._loaded:
+            path = os.path.join(self.folder, f"{name}.yml")
+            if not os.path.isfile(path):
+                raise SpecError(f"no artefact is called {name} (needed: one of {', '.join(self.names())})")
+            with open(path, encoding="utf-8") as source:
+                data = yaml.safe_load(source)
+            if not isinstance(data, dict) or not {"name", "version", "sources"} <= set(data):
+                raise SpecError(f"{path}: no declaration of an artefact (needed: name, version, sources)")
+            self._loaded[name] = data
+        return self._loaded[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(entry[:-4] for entry in os.listdir(self.folder) if entry.endswith(".yml"))
+
+    def versions(self) -> dict[str, str]:
+        """Versions by name, with underscores where names have dashes."""
+        return {name.replace("-", "_"): str(self.load(name)["version"]) for name in self.names()}
+
+
+def specification(declarations: Declarations, name: str, site: Site, only: list[str] | None = None) -> dict[str, Any]:
+    """What the module ``artifact`` installs for ``name`` at ``site``.
+
+    ``only`` names files; without it all that are not optional are taken. Raises ``SpecError``.
+    """
+    data = declarations.load(name)
+    version = str(data["version"])
+    source = _choose(data, site)
+    spec: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "source": source,
+        "directory": f"{site.directory}/{name}/{version}",
+        "base_url": "",
+        "checksums_url": "",
+        "files": [],
+        "packages": data["sources"].get("package") or {},
+        "images": _images(declarations, data),
+    }
+    if source == "package":
+        return spec
+    chosen = _chosen_files(data, only)
+    if source == "mirror":
+        spec["base_url"] = f"{site.mirror.rstrip('/')}/{name}/{version}"
+        spec["checksums_url"] = f"{spec['base_url']}/{SUMS}"
+        spec["files"] = [_file(entry, f"{spec['base_url']}/{entry['name']}") for entry in chosen]
+    elif "upstream" in data["sources"]:
+        spec["files"] = [_upstream_file(data, entry, site.machine) for entry in chosen]
+    return spec
+
+
+def _choose(data: dict[str, Any], site: Site) -> str:
+    unknown = [source for source in site.sources if source not in SOURCES]
+    if unknown:
+        raise SpecError(f"artifact_sources: unknown source (found {', '.join(unknown)}; needed: {', '.join(SOURCES)})")
+    available = _available(data)
+    for source in site.sources:
+        if source not in available:
+            continue
+        if source == "mirror" and not site.mirror:
+            raise SpecError(
+                f"{data['name']}: artifact_sources asks for a mirror "
+                "(found artifact_mirror empty; needed: its http, https or file address)"
+            )
+        return source
+    raise SpecError(
+        f"{data['name']} comes from none of the site's sources "
+        f"(found artifact_sources {', '.join(site.sources) or 'empty'}; needed: one of {', '.join(available)})"
+    )
+
+
+def _available(data: dict[str, Any]) -> list[str]:
+    """A mirror can hold whatever is built or downloaded; images have an upstream where each names one."""
+    sources = data["sources"]
+    found = ["mirror"] if "build" in sources or "upstream" in sources else []
+    images = (sources.get("build") or {}).get("images") or {}
+    if "upstream" in sources or any(image.get("upstream") for image in images.values()):
+        found.append("upstream")
+    return found + (["package"] if sources.get("package") else [])
+
+
+def _all_files(data: dict[str, Any]) -> list[dict[str, Any]]:
+    if data.get("files"):
+        return list(data["files"])
+    images = (data["sources"].get("build") or {}).get("images") or {}
+    return [{"name": f"{name}.tar", "mode": "0644"} for name in images]
+
+
+def _chosen_files(data: dict[str, Any], only: list[str] | None) -> list[dict[str, Any]]:
+    files = _all_files(data)
+    if only is None:
+        return [entry for entry in files if not entry.get("optional")]
+    unknown = sorted(set(only) - {entry["name"] for entry in files})
+    if unknown:
+        names = ", ".join(entry["name"] for entry in files)
+        raise SpecError(f"{data['name']} has no file {', '.join(unknown)} (needed: one of {names})")
+    return [entry for entry in files if entry["name"] in only]
+
+
+def _file(entry: dict[str, Any], address: str) -> dict[str, Any]:
+    return {
+        "name": entry["name"],
+        "src": address,
+        "dest": entry.get("dest", ""),
+        "mode": entry.get("mode", "0755"),
+        "copy": entry.get("copy", False),
+    }
+
+
+def _upstream_file(data: dict[str, Any], entry: dict[str, Any], machine: str) -> dict[str, Any]:
+    upstream = data["sources"]["upstream"]
+    values = {
+        "version": data["version"],
+        "file": entry["name"],
+        "arch": ARCHITECTURES.get(machine, machine),
+        "release_arch": RELEASE_ARCHITECTURES.get(machine, machine),
+    }
+    address = upstream["url"].format(**values)
+    found = _file(entry, address)
+    hashes = upstream.get("sha256") or {}
+    digest = hashes.get(entry["name"]) or hashes.get(address.rsplit("/", 1)[-1])
+    if digest:
+        found["sha256"] = digest
+    else:
+        found["checksum_url"] = upstream["checksum_url"].format(**values)
+    if upstream.get("member"):
+        found["member"] = upstream["member"].format(**values)
+    return found
+
+
+def _images(declarations: Declarations, data: dict[str, Any]) -> list[dict[str, Any]]:
+    images = (data["sources"].get("build") or {}).get("images") or {}
+    if not images:
+        return []
+    versions = declarations.versions()
+    return [
+        {
+            "name": name,
+            "tag": image["tag"].format(**versions),
+            "file": f"{name}.tar",
+            "upstream": image.get("upstream") or "",
+        }
+        for name, image in images.items()
+    ]

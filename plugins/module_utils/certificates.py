@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the certificates of a control plane end, and which processes read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+# Names as the kernel cuts them, at 15 characters.
+COMPONENTS = {"kube-apiserver", "kube-controller", "kube-scheduler", "etcd"}
+
+
+def days_left(report: dict[str, Any], now: datetime) -> dict[str, int]:
+    """Days to the end of each certificate in the JSON of ``kubeadm certs check-expiration``; -1 for a missing one."""
+    rows = [*report.get("certificates", []), *report.get("certificateAuthorities", [])]
+    return {row["name"]: -1 if row.get("missing") else (expiry(row["expirationDate"]) - now).days for row in rows}
+
+
+def expiry(text: str) -> datetime:
+    """The time that kubeadm writes in RFC 3339 with a Z."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def due(report: dict[str, Any], left: dict[str, int], limit: int) -> list[str]:
+    """Renewable certificates with fewer than ``limit`` days left. Authorities and external ones are not renewable."""
+    renewable = [row["name"] for row in report.get("certificates", []) if not row.get("externallyManaged")]
+    return [name for name in renewable if left[name] < limit]
+
+
+def program(process: Path) -> str:
+    """Name of the program of a process in /proc, as the kernel cuts it; empty when it has ended."""
+    try:
+        return (process / "comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def component_processes(proc: Path = Path("/proc")) -> list[int]:
+    """Process ids of the control plane's containers on this host."""
+    return [int(entry.name) for entry in proc.glob("[0-9]*") if program(entry) in COMPONENTS]
