@@ -1,0 +1,152 @@
+"""One testbed from the first command to the last, in the order in which a tester meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from testbed.artifacts import api
+from testbed.paths import state_dir
+from tests.e2e.support import DEEP, NAME, ROOT, deep_json, host_snapshot, run_deep
+
+pytestmark = pytest.mark.live
+
+KILL_AFTER = ": Make the cluster"
+
+
+def _wait_for_task(process: subprocess.Popen[bytes], text: str, seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(
+            text in log.read_text(encoding="utf-8", errors="replace")
+            for log in (state_dir(NAME) / "logs").glob("*.log")
+        ):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no task of {text} seen; up ended with {process.poll()}")
+
+
+def test_up_repairs_a_run_that_was_killed_in_the_playbook(host_before: dict[str, object]) -> None:
+    """SIGKILL while the control plane is being made; the next `up` finishes and every check passes."""
+    assert host_before["groups"] == []
+    with subprocess.Popen(
+        [DEEP, "testbed", "up", f"--name={NAME}"],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        _wait_for_task(process, KILL_AFTER)
+        os.killpg(process.pid, signal.SIGKILL)
+
+    verdict = deep_json("testbed", "up", f"--name={NAME}")["verdict"]
+
+    assert verdict["ok"]
+    assert verdict["simulated"]
+    assert verdict["failures"] == []
+    assert sum(check["outcome"] == "passed" for check in verdict["checks"]) >= 20
+
+
+def test_up_again_changes_nothing() -> None:
+    """A second `up` finds everything as it is."""
+    deep_json("testbed", "up", f"--name={NAME}", "--until=deploy")
+    log = max((state_dir(NAME) / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    recap = log.read_text(encoding="utf-8").rpartition("PLAY RECAP")[2]
+    changed = [line for line in recap.splitlines() if "changed=" in line and "changed=0" not in line]
+    assert "changed=0" in recap
+    assert changed == []
+
+
+def test_status_names_nodes_and_their_health() -> None:
+    """Two running nodes without a failed unit."""
+    status = deep_json("testbed", "status", f"--name={NAME}")
+    assert [node["name"] for node in status["nodes"]] == ["node1", "node2"]
+    assert all(node["failed_units"] == [] for node in status["nodes"])
+
+
+@pytest.mark.parametrize(("command", "status"), [("true", 0), ("false", 1)])
+def test_shell_passes_the_exit_code_on(command: str, status: int) -> None:
+    """What the command on the node returns is what the user's script sees."""
+    run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", command, status=status)
+
+
+def test_kubeconfig_serves_kubectl(tmp_path: Path) -> None:
+    """The printed kubeconfig works with the official client from the host."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(run_deep("testbed", "kubeconfig", f"--name={NAME}").stdout, encoding="utf-8")
+    kubectl = tmp_path / "kubectl"
+    shutil.copyfile(api.mirror_dir() / "kubernetes" / api.version("kubernetes") / "kubectl", kubectl)
+    kubectl.chmod(0o755)
+    printed = subprocess.run(
+        [kubectl, f"--kubeconfig={kubeconfig}", "get", "nodes", "-o", "json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    ready = [
+        condition["status"]
+        for node in json.loads(printed)["items"]
+        for condition in node["status"]["conditions"]
+        if condition["type"] == "Ready"
+    ]
+    assert ready == ["True", "True"]
+
+
+def test_verify_fails_and_says_why_when_a_service_is_down() -> None:
+    """A stopped registry is a failed check and exit status 1, not a pass."""
+    run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", "systemctl", "stop", "docker-registry")
+    try:
+        verdict = deep_json("testbed", "verify", f"--name={NAME}", status=1)
+    finally:
+        run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", "systemctl", "start", "docker-registry")
+    assert not verdict["ok"]
+    assert any("docker-registry" in json.dumps(failure) for failure in verdict["failures"])
+    assert sum(check["outcome"] == "passed" for check in verdict["checks"]) >= 10
+
+
+def test_check_mode_is_clean_on_a_deployed_site() -> None:
+    """`deep site deploy --check` finds nothing to change."""
+    assert deep_json("site", "deploy", "local", f"--name={NAME}", "--check")["changed"] == 0
+
+
+def test_a_node_is_added_and_removed() -> None:
+    """A third node joins; removed again it is gone from the cluster and holds no trace of it."""
+    deep_json("testbed", "up", f"--name={NAME}", "--nodes=3", "--until=nodes")
+    run_deep("site", "run", "local", "add_node", f"--name={NAME}", "--extra-vars=node=node3")
+    kubectl = (
+        "testbed",
+        "shell",
+        "node1",
+        f"--name={NAME}",
+        "--",
+        "kubectl",
+        "--kubeconfig=/etc/kubernetes/admin.conf",
+        "get",
+        "nodes",
+        "-o",
+        "name",
+    )
+    assert "node/node3" in run_deep(*kubectl).stdout
+    run_deep("site", "run", "local", "remove_node", f"--name={NAME}", "--extra-vars=node=node3")
+    assert "node/node3" not in run_deep(*kubectl).stdout
+    run_deep("testbed", "shell", "node3", f"--name={NAME}", "--", "test", "!", "-e", "/etc/kubernetes/kubelet.conf")
+
+
+def test_down_leaves_the_machine_as_it_was(host_before: dict[str, object]) -> None:
+    """Containers, network, control groups, processes, limits and state are gone, and `down` again is no error."""
+    run_deep("testbed", "down", f"--name={NAME}")
+    assert host_snapshot() == host_before
+    label = f"label=org.deephdc.testbed={NAME}"
+    for kind in ("container", "network", "volume"):
+        listed = subprocess.run(
+            ["docker", kind, "ls", "--quiet", f"--filter={label}"], check=False, capture_output=True, text=True
+        )
+        assert listed.stdout == ""
+    run_deep("testbed", "down", f"--name={NAME}")

@@ -1,0 +1,182 @@
+"""Declarations: those of the project are sound, and a wrong one is explained by file and field."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed.artifacts.declaration import (
+    Declaration,
+    GoBuild,
+    ImageBuild,
+    declarations_dir,
+    image_tag,
+    in_order,
+    load,
+    load_all,
+)
+from testbed.errors import DeepError
+
+MINIMAL: dict[str, Any] = {
+    "name": "tool",
+    "version": "1.2.3",
+    "licence": "Apache-2.0",
+    "homepage": "https://example.org",
+    "summary": "A tool",
+    "files": [{"name": "tool", "dest": "/usr/local/bin/tool"}],
+    "sources": {
+        "upstream": {"url": "https://example.org/{version}/{file}", "checksum_url": "https://example.org/sums"}
+    },
+}
+PROJECT = load_all()
+GO_BUILDS = [(item, item.sources.build) for item in PROJECT.values() if isinstance(item.sources.build, GoBuild)]
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    path = folder / "tool.yml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}), encoding="utf-8")
+    return path
+
+
+def test_minimal_declaration_is_accepted(tmp_path: Path) -> None:
+    assert load(write(tmp_path)).sources.names() == ["upstream"]
+
+
+def test_numeric_version_is_refused_because_yaml_would_change_it(tmp_path: Path) -> None:
+    with pytest.raises(DeepError, match="version"):
+        load(write(tmp_path, version=1.20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"version": "latest"}, "version: String should match"),
+        ({"files": [{"name": "../tool"}]}, "files.0.name"),
+        ({"files": [{"name": "tool", "dest": "bin/tool"}]}, "files.0.dest"),
+        ({"files": [{"name": "tool", "mode": "755"}]}, "files.0.mode"),
+        ({"files": [{"name": "tool"}, {"name": "tool"}]}, "declared twice"),
+        ({"sources": {}}, "at least one is needed"),
+        ({"sources": {"upstream": {"url": "https://example.org/x"}}}, "nothing is downloaded unverified"),
+        (
+            {"sources": {"upstream": {"url": "http://example.org/x", "checksum_url": "https://a/b"}}},
+            "sources.upstream.url",
+        ),
+        ({"sources": {"build": {"kind": "rust"}}}, "sources.build"),
+        (
+            {
+                "sources": {
+                    "build": {"kind": "go", "module": "tool", "packages": {"other": "example.org/x"}, "disk": "1MiB"}
+                }
+            },
+            r"declared \['tool'\], but sources.build makes \['other'\]",
+        ),
+    ],
+)
+def test_wrong_field_is_named(tmp_path: Path, changes: dict[str, Any], field: str) -> None:
+    path = write(tmp_path, **changes)
+    with pytest.raises(DeepError, match=field) as failure:
+        load(path)
+    assert str(path) in str(failure.value)
+
+
+def test_missing_field_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tool.yml"
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "licence"}), encoding="utf-8"
+    )
+    with pytest.raises(DeepError, match="licence: Field required"):
+        load(path)
+
+
+def test_name_must_be_that_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(DeepError, match=r"found: hammer; needed: tool"):
+        load(write(tmp_path, name="hammer"))
+
+
+def test_broken_yaml_is_explained(tmp_path: Path) -> None:
+    path = tmp_path / "tool.yml"
+    path.write_text("name: [", encoding="utf-8")
+    with pytest.raises(DeepError, match=r"tool\.yml: not YAML"):
+        load(path)
+
+
+def test_image_of_an_unknown_file_is_refused(tmp_path: Path) -> None:
+    build = {
+        "kind": "image",
+        "disk": "1MiB",
+        "images": {"box": {"tag": "1", "layers": [{"files": {"/tool": "tool/axe"}}]}},
+    }
+    write(tmp_path)
+    (tmp_path / "box.yml").write_text(
+        yaml.safe_dump({**MINIMAL, "name": "box", "files": None, "sources": {"build": build}}), encoding="utf-8"
+    )
+    with pytest.raises(DeepError, match="found: tool/axe"):
+        load_all(tmp_path)
+
+
+def test_unknown_artifact_lists_the_known_ones() -> None:
+    with pytest.raises(DeepError, match=r"no artefact is called kubernettes \(needed: one of .*kubernetes"):
+        in_order(["kubernettes"], PROJECT)
+
+
+def test_needs_come_first() -> None:
+    names = [item.name for item in in_order(["images"], PROJECT)]
+    assert names[-1] == "images"
+    assert {"kubernetes", "etcd", "coredns", "base-layer", "pause", "nvidia-device-plugin"} <= set(names)
+
+
+def test_circle_of_needs_is_refused() -> None:
+    layer = {"layers": [{"files": {"/x": "second/second.tar"}}], "tag": "1"}
+    build = {"kind": "image", "disk": "1MiB", "images": {"first": layer}}
+    first = Declaration.model_validate(
+        {**MINIMAL, "name": "first", "files": [{"name": "first.tar"}], "sources": {"build": build}}
+    )
+    layer = {"layers": [{"files": {"/x": "first/first.tar"}}], "tag": "1"}
+    build = {"kind": "image", "disk": "1MiB", "images": {"second": layer}}
+    second = Declaration.model_validate(
+        {**MINIMAL, "name": "second", "files": [{"name": "second.tar"}], "sources": {"build": build}}
+    )
+    with pytest.raises(DeepError, match="first -> second -> first"):
+        in_order(["first"], {"first": first, "second": second})
+
+
+@pytest.mark.parametrize(("item", "build"), GO_BUILDS, ids=lambda value: getattr(value, "name", ""))
+def test_go_module_is_pinned_to_the_declared_version(item: Declaration, build: GoBuild) -> None:
+    folder = declarations_dir() / "go" / build.module
+    module = (folder / "go.mod").read_text(encoding="utf-8")
+    assert (folder / "go.sum").stat().st_size > 0
+    tools = set(re.findall(r"^(?:tool |\t)(\S+)$", module, re.MULTILINE))
+    assert set(build.packages.values()) <= tools, (
+        "every command is a tool of the module, so that tidy keeps what it needs"
+    )
+    versions = {match[1]: match[2] for match in re.finditer(r"^(?:require )?\t?(\S+) v(\S+)", module, re.MULTILINE)}
+    for package in build.packages.values():
+        owner = max((name for name in versions if package == name or package.startswith(f"{name}/")), key=len)
+        assert versions[owner] == item.version
+
+
+def test_no_declaration_of_the_project_is_installed_twice_in_one_place() -> None:
+    places = [file.dest for item in PROJECT.values() for file in item.files if file.dest]
+    assert len(places) == len(set(places))
+
+
+def test_tags_follow_the_versions() -> None:
+    build = PROJECT["images"].sources.build
+    assert isinstance(build, ImageBuild)
+    assert image_tag(build.images["kube-apiserver"], PROJECT) == f"v{PROJECT['kubernetes'].version}"
+    assert image_tag(build.images["etcd"], PROJECT) == f"{PROJECT['etcd'].version}-0"
+
+
+def test_images_of_one_release_carry_its_version() -> None:
+    assert PROJECT["images"].version == PROJECT["kubernetes"].version
+
+
+def test_every_upstream_that_was_not_exercised_says_so() -> None:
+    for item in PROJECT.values():
+        if item.sources.upstream is not None and not item.sources.upstream.exercised:
+            assert item.sources.upstream.note

@@ -1,0 +1,233 @@
+"""How pods share GPUs: what a site may ask for, what is rendered from it, and what NVIDIA's program says to that."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plugins.filter.gpu import gpu_sharing_nodes, gpu_sharing_problems
+from testbed.paths import cache_dir, repo_root
+from testbed.rendering import SiteVariables, role_path
+
+ROLE = "nvidia_device_plugin"
+HOSTS: dict[str, dict[str, Any]] = {
+    "gpu1": {"gpu_sharing": "exclusive", "gpu_sharing_replicas": 4},
+    "gpu2": {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 4},
+    "gpu3": {"gpu_sharing": "mps", "gpu_sharing_replicas": 8},
+    "gpu4": {"gpu_sharing": "mig", "gpu_sharing_replicas": 4, "gpu_mig_strategy": "mixed"},
+    "gpu5": {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 4},
+}
+PROFILES = ["exclusive", "mig-mixed", "mps-8", "time-slicing-4"]
+
+
+def test_hosts_with_the_same_wish_have_the_same_profile() -> None:
+    nodes = gpu_sharing_nodes(list(HOSTS), HOSTS, ["gpu2"])
+    assert {name: node["profile"] for name, node in nodes.items()} == {
+        "gpu1": "exclusive",
+        "gpu2": "time-slicing-4",
+        "gpu3": "mps-8",
+        "gpu4": "mig-mixed",
+        "gpu5": "time-slicing-4",
+    }
+    assert [node["replicas"] for node in nodes.values()] == [1, 4, 8, 1, 4]
+    assert [node["mig_strategy"] for node in nodes.values()] == ["none", "none", "none", "mixed", "none"]
+    assert [name for name, node in nodes.items() if node["simulated"]] == ["gpu2"]
+    assert gpu_sharing_problems(nodes) == []
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ({"gpu_sharing": "mps"}, ("node2: simulated GPUs cannot be shared by mps", "needed exclusive or time_slicing")),
+        (
+            {"gpu_sharing": "mig"},
+            ("node2: simulated GPUs cannot be shared by mig", "take it out of group gpu_simulated"),
+        ),
+        ({"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 1}, ("nothing to share", "needed 2 or more")),
+        ({"gpu_sharing": "time-slicing"}, ("unknown way of sharing GPUs", "found gpu_sharing time-slicing")),
+        ({"gpu_sharing": "mig", "gpu_mig_strategy": "several"}, ("unknown MIG strategy", "needed single or mixed")),
+    ],
+)
+def test_wish_that_cannot_be_met_is_refused(wish: dict[str, Any], expected: tuple[str, ...]) -> None:
+    hostvars = {"node2": {"gpu_sharing_replicas": 4, **wish}}
+    found = gpu_sharing_problems(gpu_sharing_nodes(["node2"], hostvars, ["node2"]))
+    assert any(all(part in sentence for part in expected) for sentence in found), found
+    assert all("(found " in sentence and "Next: " in sentence for sentence in found)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> SiteVariables:
+    """A site with one host for each way of sharing."""
+    folder = tmp_path_factory.mktemp("site")
+    groups: dict[str, Any] = {
+        "kubernetes_control_plane": {"hosts": {"head": {}}},
+        "registry": {"hosts": {"head": {}}},
+        "kubernetes_node": {"hosts": {name: {} for name in HOSTS}},
+        "gpu_real": {"hosts": {name: {} for name in HOSTS if name != "gpu2"}},
+        "gpu_simulated": {"hosts": {"gpu2": {}}},
+    }
+    hosts = {"head": {}, **HOSTS}
+    (folder / "hosts.yml").write_text(
+        yaml.safe_dump(
+            {"all": {"hosts": hosts, "vars": {"site_name": "t", "site_domain": "t.test"}, "children": groups}}
+        )
+    )
+    return SiteVariables([repo_root() / "inventories" / "common", folder])
+
+
+def render(site: SiteVariables, template: str, **more: Any) -> list[dict[str, Any]]:
+    """The documents of a template of the role, on the control plane."""
+    path = role_path(ROLE) / "templates" / template
+    text = site.render_file(path, site.variables("head", ROLE, more))
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+@pytest.fixture(scope="module")
+def manifest(site: SiteVariables) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rendered objects by kind and name."""
+    documents = render(site, "nvidia-device-plugin.yaml.j2")
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def test_each_profile_has_its_plugin_and_its_configuration(manifest: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert sorted(manifest["ConfigMap", "nvidia-device-plugin"]["data"]) == PROFILES
+    daemonsets = {name for kind, name in manifest if kind == "DaemonSet"}
+    assert daemonsets == {f"nvidia-device-plugin-{p}" for p in PROFILES} | {"nvidia-mps-control-daemon-mps-8"}
+    for profile in PROFILES:
+        daemonset = manifest["DaemonSet", f"nvidia-device-plugin-{profile}"]
+        assert daemonset["metadata"]["labels"]["app.kubernetes.io/part-of"] == "deephdc-gpu"
+        pod = daemonset["spec"]["template"]["spec"]
+        assert pod["nodeSelector"] == {"deephdc.org/gpu-sharing": profile}
+        assert pod["runtimeClassName"] == "nvidia"
+        (config,) = [volume["configMap"] for volume in pod["volumes"] if volume["name"] == "config"]
+        assert config["items"] == [{"key": profile, "path": "config.yaml"}]
+
+
+def test_plugin_is_privileged_only_where_it_must_be(manifest: dict[tuple[str, str], dict[str, Any]]) -> None:
+    for profile in PROFILES:
+        pod = manifest["DaemonSet", f"nvidia-device-plugin-{profile}"]["spec"]["template"]["spec"]
+        contexts = [container["securityContext"] for container in pod["containers"]]
+        needs_it = profile.startswith(("mps", "mig"))
+        assert [context.get("privileged", False) for context in contexts] == [needs_it] * 2
+        if not needs_it:
+            assert all(context["capabilities"] == {"drop": ["ALL"]} for context in contexts)
+
+
+def test_another_configuration_makes_other_pods(site: SiteVariables) -> None:
+    def annotations(replicas: int) -> set[str]:
+        nodes = gpu_sharing_nodes(["gpu2"], {"gpu2": {**HOSTS["gpu2"], "gpu_sharing_replicas": replicas}}, [])
+        documents = render(site, "nvidia-device-plugin.yaml.j2", nvidia_device_plugin_nodes=nodes)
+        templates = [d["spec"]["template"]["metadata"] for d in documents if d["kind"] == "DaemonSet"]
+        return {metadata["annotations"]["deephdc.org/configuration"] for metadata in templates}
+
+    assert annotations(2) == annotations(2)
+    assert annotations(2) != annotations(3)
+
+
+def test_nodes_are_labelled_by_what_they_are(site: SiteVariables) -> None:
+    (nodes,) = render(site, "nodes.yml.j2")
+    assert set(nodes) == set(HOSTS)
+    assert nodes["gpu2"]["labels"]["deephdc.org/gpu"] == "simulated"
+    assert nodes["gpu1"]["labels"]["deephdc.org/gpu"] == "real"
+    assert nodes["gpu5"] == {
+        "labels": {
+            "deephdc.org/gpu": "real",
+            "deephdc.org/gpu-sharing": "time-slicing-4",
+            "nvidia.com/gpu.present": "true",
+        },
+        "daemonset": "nvidia-device-plugin-time-slicing-4",
+        "replicas": 4,
+        "resource": "nvidia.com/gpu",
+    }
+    assert nodes["gpu4"]["resource"] == "", "each size of a part is a resource of its own"
+
+
+def test_feature_discovery_needs_no_definition_of_ours_beside_nfd(site: SiteVariables) -> None:
+    def kinds(labels: str) -> set[str]:
+        documents = render(site, "nvidia-device-plugin.yaml.j2", nvidia_device_plugin_feature_labels=labels)
+        return {document["kind"] for document in documents}
+
+    assert "CustomResourceDefinition" in kinds("builtin")
+    assert "CustomResourceDefinition" not in kinds("nfd")
+
+
+def test_image_is_the_sites_own_only_where_the_clusters_are(site: SiteVariables) -> None:
+    def images(repository: str) -> set[str]:
+        documents = render(site, "nvidia-device-plugin.yaml.j2", kubernetes_image_repository=repository)
+        pods = [document["spec"]["template"]["spec"] for document in documents if document["kind"] == "DaemonSet"]
+        return {container["image"].rsplit(":", 1)[0] for pod in pods for container in pod["containers"]}
+
+    assert images("registry.k8s.io") == {"nvcr.io/nvidia/k8s-device-plugin"}
+    assert images("registry.t.test:5000/deephdc") == {"registry.t.test:5000/deephdc/nvidia-device-plugin"}
+
+
+@pytest.fixture(scope="module")
+def device_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NVIDIA's device plugin out of the artefact store."""
+    found = sorted((cache_dir() / "artifacts" / "mirror" / "nvidia-device-plugin").glob("*/nvidia-device-plugin"))
+    if not found:
+        pytest.skip("nvidia-device-plugin is not in the artefact store; `deep artifacts build` makes it")
+    program = tmp_path_factory.mktemp("plugin") / "nvidia-device-plugin"
+    shutil.copy(found[-1], program)
+    program.chmod(0o755)
+    return program
+
+
+def judge(program: Path, config: str, folder: Path) -> tuple[bool, str]:
+    """Whether NVIDIA's device plugin takes a configuration, and what it prints.
+
+    It says "Running with config" once a configuration is valid. Without a driver it then ends or tries again for ever.
+    """
+    (folder / "config.yaml").write_text(config)
+    argv = [str(program), f"--config-file={folder / 'config.yaml'}", f"--kubelet-socket={folder / 'kubelet.sock'}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines: list[str] = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "Running with config" in line:
+                process.kill()
+                return True, "".join(lines)
+        process.wait(timeout=20)
+    assert process.returncode != 0
+    return False, "".join(lines)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nvidias_plugin_takes_every_configuration(
+    device_plugin: Path, manifest: dict[tuple[str, str], dict[str, Any]], profile: str, tmp_path: Path
+) -> None:
+    config = manifest["ConfigMap", "nvidia-device-plugin"]["data"][profile]
+    taken, said = judge(device_plugin, config, tmp_path)
+    assert taken, said
+
+
+@pytest.mark.parametrize(
+    ("profile", "right", "wrong", "complaint"),
+    [
+        ("time-slicing-4", "replicas: 4", "replicas: 1", "number of replicas must be >= 2"),
+        ("mps-8", "mpsRoot: /run/nvidia/mps", "mpsRoot: ''", "using MPS requires --mps-root"),
+        ("mps-8", "replicas: 8", "replicas: eight", "cannot unmarshal"),
+        ("mig-mixed", "migStrategy: mixed", "migStrategy: halves", "unknown MIG strategy: halves"),
+        ("exclusive", "[volume-mounts]", "[by-mail]", "invalid --device-list-strategy option"),
+    ],
+)
+def test_nvidias_plugin_refuses_a_broken_configuration(
+    device_plugin: Path,
+    manifest: dict[tuple[str, str], dict[str, Any]],
+    profile: str,
+    right: str,
+    wrong: str,
+    complaint: str,
+    tmp_path: Path,
+) -> None:
+    config = manifest["ConfigMap", "nvidia-device-plugin"]["data"][profile]
+    assert right in config
+    taken, said = judge(device_plugin, config.replace(right, wrong), tmp_path)
+    assert not taken
+    assert complaint in said

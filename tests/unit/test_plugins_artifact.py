@@ -1,0 +1,399 @@
+"""Lookup and module: what a role asks for is what the node gets, verified and in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import yaml
+
+from plugins.module_utils.artifact_files import ArtifactError, Installer, parse_checksums
+from plugins.module_utils.artifact_spec import Declarations, Site, SpecError, specification
+from testbed.artifacts.declaration import load_all
+from testbed.artifacts.serve import make_server
+from testbed.paths import repo_root
+
+CONTENT = b"#!/bin/sh\necho tool\n"
+MIRROR = Site(["mirror", "package"], "http://mirror.example:8080/", "/opt/deephdc", "x86_64")
+UPSTREAM = Site(["upstream", "package"], "", "/opt/deephdc", "x86_64")
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class Web:
+    """Addresses and what they hold, and what was asked for."""
+
+    def __init__(self, **pages: bytes) -> None:
+        self.pages = {f"http://site/{name.replace('__', '.')}": content for name, content in pages.items()}
+        self.asked: list[str] = []
+
+    def __call__(self, url: str) -> BinaryIO:
+        self.asked.append(url.rsplit("/", 1)[-1])
+        return io.BytesIO(self.pages[url])
+
+
+def entry(folder: Path, name: str = "tool", **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "src": f"http://site/{name}",
+        "dest": str(folder / "bin" / name),
+        "mode": "0755",
+        "copy": False,
+        **changes,
+    }
+
+
+def spec(folder: Path, *entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tool", "version": "1.0", "source": "mirror", "directory": str(folder / "opt" / "tool" / "1.0"),
+        "checksums_url": "http://site/SHA256SUMS", "files": list(entries) or [entry(folder)], **changes,
+    }  # fmt: skip
+
+
+def web(**pages: bytes) -> Web:
+    sums = "".join(f"{sha256(content)}  {name.replace('__', '.')}\n" for name, content in pages.items())
+    return Web(SHA256SUMS=sums.encode(), **pages)
+
+
+def spoil(stored: Path, placed: Path, damage: str) -> None:
+    match damage:
+        case "truncate":
+            os.truncate(stored, 4)
+        case "remove":
+            stored.unlink()
+        case "overwrite":
+            stored.write_bytes(b"x" * len(CONTENT))
+        case "mode":
+            stored.chmod(0o600)
+        case _:
+            placed.unlink()
+            placed.write_text("other", encoding="utf-8")
+
+
+def install(wanted: dict[str, Any], site: Web, *, check: bool = False) -> Installer:
+    installer = Installer(wanted, site, check)
+    installer.run()
+    return installer
+
+
+def test_file_is_downloaded_verified_and_linked(tmp_path: Path) -> None:
+    done = install(spec(tmp_path), web(tool=CONTENT))
+    stored, placed = tmp_path / "opt" / "tool" / "1.0" / "tool", tmp_path / "bin" / "tool"
+    assert (done.downloaded, done.placed) == (["tool"], [str(placed)])
+    assert stored.read_bytes() == CONTENT
+    assert stored.stat().st_mode & 0o7777 == 0o755
+    assert placed.readlink() == stored
+
+
+def test_second_run_changes_nothing_and_downloads_only_the_hashes(tmp_path: Path) -> None:
+    install(spec(tmp_path), web(tool=CONTENT))
+    site = web(tool=CONTENT)
+    done = install(spec(tmp_path), site)
+    assert not done.changed
+    assert site.asked == ["SHA256SUMS"]
+
+
+def test_check_mode_says_what_would_change_and_writes_nothing(tmp_path: Path) -> None:
+    done = install(spec(tmp_path), web(tool=CONTENT), check=True)
+    assert (done.downloaded, done.placed) == (["tool"], [str(tmp_path / "bin" / "tool")])
+    assert not list(tmp_path.iterdir())
+    install(spec(tmp_path), web(tool=CONTENT))
+    assert not install(spec(tmp_path), web(tool=CONTENT), check=True).changed
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "overwrite", "mode", "link"])
+def test_damage_on_the_node_is_repaired(tmp_path: Path, damage: str) -> None:
+    install(spec(tmp_path), web(tool=CONTENT))
+    stored, placed = tmp_path / "opt" / "tool" / "1.0" / "tool", tmp_path / "bin" / "tool"
+    spoil(stored, placed, damage)
+    assert install(spec(tmp_path), web(tool=CONTENT)).changed
+    assert placed.read_bytes() == CONTENT
+    assert stored.stat().st_mode & 0o7777 == 0o755
+    assert not install(spec(tmp_path), web(tool=CONTENT)).changed
+
+
+def test_new_version_is_linked_and_the_old_one_stays(tmp_path: Path) -> None:
+    install(spec(tmp_path), web(tool=CONTENT))
+    newer = spec(tmp_path, version="1.1", directory=str(tmp_path / "opt" / "tool" / "1.1"))
+    assert install(newer, web(tool=b"new")).changed
+    assert (tmp_path / "bin" / "tool").read_bytes() == b"new"
+    assert (tmp_path / "opt" / "tool" / "1.0" / "tool").read_bytes() == CONTENT
+
+
+def test_damaged_download_names_file_hashes_and_address_and_keeps_the_old_file(tmp_path: Path) -> None:
+    install(spec(tmp_path), web(tool=CONTENT))
+    site = Web(SHA256SUMS=f"{sha256(b'new')}  tool\n".encode(), tool=b"damaged")
+    with pytest.raises(ArtifactError) as failure:
+        install(spec(tmp_path), site)
+    for fact in ("tool", sha256(b"damaged"), sha256(b"new"), "http://site/tool"):
+        assert fact in str(failure.value)
+    assert (tmp_path / "bin" / "tool").read_bytes() == CONTENT
+    assert sorted(path.name for path in (tmp_path / "opt" / "tool" / "1.0").iterdir()) == ["tool"]
+
+
+def test_file_without_a_hash_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no hash of tool in http://site/SHA256SUMS"):
+        install(spec(tmp_path), Web(SHA256SUMS=b"", tool=CONTENT))
+    with pytest.raises(ArtifactError, match="neither a hash nor a checksum_url"):
+        install(spec(tmp_path, checksums_url=""), Web(tool=CONTENT))
+
+
+def test_remains_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "opt" / "tool" / "1.0"
+    folder.mkdir(parents=True)
+    (folder / ".tmp-half").write_text("x", encoding="utf-8")
+    install(spec(tmp_path), web(tool=CONTENT))
+    assert [path.name for path in folder.iterdir()] == ["tool"]
+
+
+def test_copied_file_is_no_link_and_is_idempotent(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, entry(tmp_path, copy=True, mode="0644"))
+    install(wanted, web(tool=CONTENT))
+    placed = tmp_path / "bin" / "tool"
+    assert not placed.is_symlink()
+    assert placed.stat().st_mode & 0o7777 == 0o644
+    assert not install(wanted, web(tool=CONTENT)).changed
+    placed.write_bytes(b"other")
+    assert install(wanted, web(tool=CONTENT)).placed == [str(placed)]
+    assert placed.read_bytes() == CONTENT
+
+
+def test_file_without_a_place_is_only_stored(tmp_path: Path) -> None:
+    done = install(spec(tmp_path, entry(tmp_path, dest="")), web(tool=CONTENT))
+    assert (done.downloaded, done.placed) == (["tool"], [])
+    assert not (tmp_path / "bin").exists()
+
+
+def test_directory_in_the_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bin" / "tool").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="is a directory"):
+        install(spec(tmp_path), web(tool=CONTENT))
+
+
+def archive(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as content:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(name)
+            content.addfile(info, io.BytesIO(name.encode()))
+    return buffer.getvalue()
+
+
+def members(folder: Path) -> dict[str, Any]:
+    common = {"src": "http://site/all.tgz", "checksum_url": "http://site/SHA256SUMS"}
+    files = [entry(folder, name, member=f"bin/{name}", **common) for name in ("one", "two")]
+    return spec(folder, *files, source="upstream", checksums_url="")
+
+
+def test_archive_is_fetched_once_for_its_members_and_not_again(tmp_path: Path) -> None:
+    site = web(all__tgz=archive("bin/one", "bin/two"))
+    assert install(members(tmp_path), site).downloaded == ["one", "two"]
+    assert site.asked == ["SHA256SUMS", "all.tgz"]
+    assert (tmp_path / "bin" / "two").read_text(encoding="utf-8") == "bin/two"
+    again = web(all__tgz=archive("bin/one", "bin/two"))
+    assert not install(members(tmp_path), again).changed
+    assert again.asked == ["SHA256SUMS"]
+
+
+def test_damaged_member_is_taken_from_the_archive_again(tmp_path: Path) -> None:
+    pages = {"all__tgz": archive("bin/one", "bin/two")}
+    install(members(tmp_path), web(**pages))
+    (tmp_path / "opt" / "tool" / "1.0" / "two").write_text("damaged", encoding="utf-8")
+    assert install(members(tmp_path), web(**pages)).downloaded == ["two"]
+    assert (tmp_path / "bin" / "two").read_text(encoding="utf-8") == "bin/two"
+
+
+def test_absent_member_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"all\.tgz has no member bin/two"):
+        install(members(tmp_path), web(all__tgz=archive("bin/one")))
+    assert not [path for path in (tmp_path / "opt" / "tool" / "1.0").iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_checksum_formats_of_the_module() -> None:
+    digest = "A" * 64
+    assert parse_checksums(f"{digest}\n") == {"": digest.lower()}
+    assert parse_checksums(f"{digest} *./x/tool\n") == {"tool": digest.lower()}
+
+
+# The lookup
+
+
+def test_mirror_has_the_same_layout_as_the_store() -> None:
+    found = specification(Declarations(), "kubernetes", MIRROR)
+    version = load_all()["kubernetes"].version
+    assert found["checksums_url"] == f"http://mirror.example:8080/kubernetes/{version}/SHA256SUMS"
+    assert [file["name"] for file in found["files"]] == ["kubeadm", "kubectl", "kubelet"]
+    assert found["files"][0]["src"] == f"http://mirror.example:8080/kubernetes/{version}/kubeadm"
+    assert found["directory"] == f"/opt/deephdc/kubernetes/{version}"
+
+
+def test_upstream_addresses_are_complete_and_verifiable() -> None:
+    for name, item in load_all().items():
+        if item.sources.upstream is None:
+            continue
+        for file in specification(Declarations(), name, UPSTREAM, [file.name for file in item.files])["files"]:
+            assert file["src"].startswith("https://")
+            assert "{" not in file["src"] + file["checksum_url"] + file.get("member", "")
+            assert file["checksum_url"].startswith("https://")
+
+
+def test_architecture_of_the_nodes_is_respected() -> None:
+    arm = Site(["upstream"], "", "/opt/deephdc", "aarch64")
+    kubectl = specification(Declarations(), "kubernetes", arm, ["kubectl"])["files"][0]
+    assert "/linux/arm64/" in kubectl["src"]
+    assert specification(Declarations(), "crane", arm)["files"][0]["src"].endswith("_Linux_arm64.tar.gz")
+
+
+def test_packages_are_the_production_source_of_the_toolkit() -> None:
+    found = specification(Declarations(), "nvidia-container-toolkit", UPSTREAM)
+    assert (found["source"], found["files"]) == ("package", [])
+    assert set(found["packages"]) == {"Debian", "RedHat"}
+
+
+def test_images_name_tags_files_and_references() -> None:
+    images = {image["name"]: image for image in specification(Declarations(), "images", MIRROR)["images"]}
+    kubernetes = load_all()["kubernetes"].version
+    assert images["kube-apiserver"]["tag"] == f"v{kubernetes}"
+    assert images["kube-apiserver"]["file"] == "kube-apiserver.tar"
+    assert images["toolbox"]["upstream"] == ""
+    assert not specification(Declarations(), "images", UPSTREAM)["files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "only", "message"),
+    [
+        ("kubernettes", MIRROR, None, "no artefact is called kubernettes .*needed: one of .*kubernetes"),
+        ("kubernetes", MIRROR, ["kubeleet"], "has no file kubeleet .*kubelet"),
+        ("kubernetes", Site(["mirror"], "", "/opt", "x86_64"), None, "found artifact_mirror empty"),
+        (
+            "gpu-simulator",
+            UPSTREAM,
+            None,
+            "none of the site's sources .*found artifact_sources upstream, package; needed: one of mirror",
+        ),
+        ("kubernetes", Site(["mirrors"], "http://x", "/opt", "x86_64"), None, "unknown source .found mirrors"),
+        ("kubernetes", Site([], "", "/opt", "x86_64"), None, "found artifact_sources empty"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_explained(name: str, site: Site, only: list[str] | None, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        specification(Declarations(), name, site, only)
+
+
+def test_file_that_is_no_declaration_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.yml").write_text("- list\n", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"odd\.yml: no declaration"):
+        Declarations(str(tmp_path)).load("odd")
+
+
+# Through ansible itself, as a role uses it
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[str]:
+    version = load_all()["crane"].version
+    folder = tmp_path / "mirror" / "crane" / version
+    folder.mkdir(parents=True)
+    (folder / "crane").write_bytes(CONTENT)
+    (folder / "SHA256SUMS").write_text(f"{sha256(CONTENT)}  crane\n", encoding="utf-8")
+    with make_server(tmp_path / "mirror", "127.0.0.1", 0, quiet=True) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def play(folder: Path, tasks: list[dict[str, Any]], *options: str, **variables: Any) -> tuple[int, str, dict[str, Any]]:
+    """Run ``tasks`` on this host; exit status, output and results by task name."""
+    book = folder / "play.yml"
+    book.write_text(
+        yaml.safe_dump(
+            [{"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}]
+        ),
+        encoding="utf-8",
+    )
+    environment = {
+        **os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"), "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+    }  # fmt: skip
+    playbook = shutil.which("ansible-playbook", path=str(Path(sys.executable).parent)) or "ansible-playbook"
+    done = subprocess.run(
+        [playbook, "-i", "localhost,", str(book), *options],
+        cwd=repo_root(),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    begin = done.stdout.find("{\n")
+    report = json.JSONDecoder().raw_decode(done.stdout[begin:])[0] if begin >= 0 else {"plays": []}
+    results = {task["task"]["name"]: task["hosts"]["localhost"] for item in report["plays"] for task in item["tasks"]}
+    return done.returncode, done.stdout + done.stderr, results
+
+
+def test_role_installs_by_lookup_and_module(tmp_path: Path, mirror: str) -> None:
+    declarations = tmp_path / "declarations"
+    declarations.mkdir()
+    text = (repo_root() / "artifacts" / "crane.yml").read_text(encoding="utf-8")
+    (declarations / "crane.yml").write_text(text.replace("/usr/local/bin/", f"{tmp_path}/bin/"), encoding="utf-8")
+    variables = {
+        "address": mirror, "artifact_mirror": "http://{{ address }}", "artifact_sources": ["mirror", "package"],
+        "artifact_dir": str(tmp_path / "opt"), "artifact_declarations": str(declarations),
+    }  # fmt: skip
+    wanted = {"spec": "{{ lookup('deephdc.testbed.artifact', 'crane') }}"}
+    tasks = [
+        {"name": "first", "deephdc.testbed.artifact": wanted},
+        {"name": "second", "deephdc.testbed.artifact": wanted},
+        {
+            "name": "version",
+            "ansible.builtin.debug": {"msg": "{{ lookup('deephdc.testbed.artifact_version', 'crane') }}"},
+        },
+    ]
+    status, output, results = play(tmp_path, tasks, "--check", **variables)
+    assert status == 0, output
+    assert results["first"]["changed"]
+    assert not (tmp_path / "opt").exists()
+    status, output, results = play(tmp_path, tasks, **variables)
+    assert status == 0, output
+    assert (results["first"]["changed"], results["second"]["changed"]) == (True, False)
+    assert results["first"]["version"] == results["version"]["msg"] == load_all()["crane"].version
+    assert results["first"]["files"] == ["crane"]
+    assert (tmp_path / "bin" / "crane").read_bytes() == CONTENT
+
+
+def test_failures_reach_the_user_of_a_role(tmp_path: Path) -> None:
+    nothing = {"spec": "{{ lookup('deephdc.testbed.artifact', 'gpu-simulator') }}"}
+    status, output, _ = play(
+        tmp_path, [{"name": "t", "deephdc.testbed.artifact": nothing}], artifact_sources=["upstream", "package"]
+    )
+    assert status != 0
+    assert "comes from none of the site's sources" in output
+    absent = {"spec": "{{ lookup('deephdc.testbed.artifact', 'pause', files=['pause']) }}"}
+    status, output, _ = play(
+        tmp_path, [{"name": "t", "deephdc.testbed.artifact": absent}],
+        artifact_sources=["mirror"], artifact_mirror=f"file://{tmp_path}/absent", artifact_dir=str(tmp_path / "opt"),
+    )  # fmt: skip
+    assert status != 0
+    assert f"cannot fetch file://{tmp_path}/absent/pause/" in output
+    packages = {"spec": "{{ lookup('deephdc.testbed.artifact', 'nvidia-container-toolkit') }}"}
+    status, output, _ = play(
+        tmp_path, [{"name": "t", "deephdc.testbed.artifact": packages}], artifact_sources=["package"]
+    )
+    assert status != 0
+    assert "facts were not gathered" in output
+    assert "Debian or RedHat" in output
