@@ -326,7 +326,9 @@ def playbook_error(result: PlaybookResult, status: int, first_error: str = "") -
         for said in sentences(failure.host, failure.message)
     ]
     # What knows a next step was said for people, often about a failure before it that a rescue has explained.
-    told.sort(key=lambda one: not one[3])
+    # Hosts answer in any order; the same fault shall read the same each time.
+    tasks = [failure.task for failure in result.failures]
+    told.sort(key=lambda one: (not one[3], tasks.index(one[1]), one[0]))
     (host, task, message, advice), *others = told
     more = "".join(f"\n  also {name}: {what}: {text}{NEXT + step if step else ''}" for name, what, text, step in others)
     return DeepError(

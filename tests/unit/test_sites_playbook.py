@@ -138,6 +138,13 @@ def test_a_failure_that_says_what_to_do_comes_first() -> None:
     assert (error.next_step or "").startswith("ssh root@node2; ")
 
 
+def test_the_order_in_which_hosts_answer_does_not_show() -> None:
+    answers = (Failure("node2", "Check", "too small"), Failure("node1", "Check", "too small"))
+    errors = [playbook_error(PlaybookResult("site.yml", False, 1.0, Path("/logs/x"), 1, {}, found), 2)
+              for found in (answers, answers[::-1])]  # fmt: skip
+    assert {(error.host, error.message) for error in errors} == {("node1", "Check: too small\n  also node2: Check: too small")}
+
+
 def test_error_without_a_failed_task_quotes_ansible() -> None:
     result = PlaybookResult("site.yml", False, 1.0, Path("/logs/x"), 0)
     error = playbook_error(result, 4, "the role 'nowhere' was not found")
