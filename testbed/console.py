@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,10 @@ from rich.markup import escape
 
 from testbed.errors import DeepError
 
-out = Console(soft_wrap=True, highlight=False)
+# A log or a pipe has no edge at which a table would have to be folded.
+WIDTH = None if sys.stdout.isatty() else 200
+
+out = Console(soft_wrap=True, highlight=False, width=WIDTH)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 

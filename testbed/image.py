@@ -26,6 +26,7 @@ from docker.errors import APIError, ImageNotFound
 
 from testbed import apt, host
 from testbed.errors import DeepError
+from testbed.files import require_space
 from testbed.paths import cache_dir
 from testbed.run import run
 
@@ -104,7 +105,7 @@ def ensure(client: docker.DockerClient, image: Image, log: Path) -> bool:
     with _build_folder(image) as folder:
         if made_from(client, image) == wanted:  # another command made it while this one waited
             return False
-        _check_space(folder)
+        require_space(folder.parent, NEEDED_BYTES, "a node image")
         archive = folder / "rootfs.tar"
         run(_mmdebstrap(image, folder, archive), log=log, env={"TMPDIR": str(folder), **_units()})
         _import(client, image, archive, wanted)
@@ -249,14 +250,3 @@ def _build_folder(image: Image) -> Iterator[Path]:
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(prefix=f"build-{image.name}-", dir=_folder()) as folder:
             yield Path(folder)
-
-
-def _check_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
-        raise DeepError(
-            f"not enough room for a node image in {folder.parent}",
-            found=f"{free / 1e9:.1f} GB",
-            needed=f"{NEEDED_BYTES / 1e9:.1f} GB",
-            next_step="free some space, or set DEEP_CACHE_DIR to a folder on a larger disk",
-        )

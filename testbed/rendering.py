@@ -32,7 +32,7 @@ FACTS = "'ansible_facts' is undefined"
 
 
 @cache
-def _load_plugins() -> None:
+def load_plugins() -> None:
     """Make the plugins of collections known to Ansible, once per process."""
     init_plugin_loader([str(repo_root() / ".ansible" / "collections")])
 
@@ -54,7 +54,7 @@ class SiteVariables:
     def __init__(
         self, sources: Sequence[Path], *, vault_password: Path | None = None, extra: Mapping[str, Any] | None = None
     ) -> None:
-        _load_plugins()
+        load_plugins()
         # Kept by Ansible for the whole process: files that have appeared since would not be seen.
         host_group_vars.FOUND.clear()
         host_group_vars.NAK.clear()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from testbed.errors import CHECK_FAILED, DeepError
 
@@ -31,7 +33,7 @@ def run(
     command = [str(part) for part in argv]
     environment = {**os.environ, **(env or {})}
     try:
-        if log is None:
+        with _sink(log) as sink:
             done = subprocess.run(
                 command,
                 env=environment,
@@ -40,40 +42,30 @@ def run(
                 timeout=timeout,
                 check=False,
                 text=True,
-                stdout=subprocess.PIPE,
+                stdout=sink,
                 stderr=subprocess.STDOUT,
             )
-        else:
-            done = _run_logged(command, log, environment, cwd, stdin, timeout)
     except FileNotFoundError as missing:
         raise DeepError(
             f"program not found: {command[0]}", next_step=f"install {command[0]}, or run 'make install'"
         ) from missing
     except subprocess.TimeoutExpired as late:
         raise DeepError(f"{command[0]} did not finish within {timeout:g} s", exit_code=CHECK_FAILED) from late
+    if log:
+        done.stdout = tail(log)
     if check and done.returncode != 0:
         raise _failure(command, done, log)
     return done
 
 
-def _run_logged(
-    command: list[str], log: Path, env: Mapping[str, str], cwd: Path | None, stdin: str | None, timeout: float | None
-) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def _sink(log: Path | None) -> Iterator[IO[str] | int]:
+    if log is None:
+        yield subprocess.PIPE
+        return
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as sink:
-        done = subprocess.run(
-            command,
-            env=env,
-            cwd=cwd,
-            input=stdin,
-            timeout=timeout,
-            check=False,
-            text=True,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-        )
-    done.stdout = tail(log)
-    return done
+        yield sink
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:

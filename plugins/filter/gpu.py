@@ -229,6 +229,11 @@ def gpu_driver_problems(gpus: Facts, request: Facts, facts: Facts, table: Facts)
     return [sentence for check in CHECKS for sentence in check(case)]
 
 
+def whole_number(value: Any) -> Any:
+    """``value`` as an integer where it is one or its digits; else as it is, for a message to show."""
+    return int(value) if re.fullmatch(r"[0-9]+", str(value)) else value
+
+
 def gpu_sharing_nodes(
     hosts: list[str], hostvars: Mapping[str, Facts], simulated: list[str]
 ) -> dict[str, dict[str, Any]]:
@@ -242,7 +247,7 @@ def gpu_sharing_nodes(
     for host in hosts:
         sharing = str(hostvars[host]["gpu_sharing"])
         strategy = str(hostvars[host].get("gpu_mig_strategy", "single")) if sharing == "mig" else "none"
-        replicas = int(hostvars[host]["gpu_sharing_replicas"]) if sharing in SHARED else 1
+        replicas = whole_number(hostvars[host]["gpu_sharing_replicas"]) if sharing in SHARED else 1
         suffix = {"mig": f"-{strategy}", "mps": f"-{replicas}", "time_slicing": f"-{replicas}"}.get(sharing, "")
         nodes[host] = {
             "sharing": sharing,
@@ -260,10 +265,12 @@ def sharing_problems_of(host: str, node: Facts) -> Iterator[str]:
     if sharing not in SHARINGS:
         needed = f"one of {', '.join(SHARINGS)}"
         yield f"{host}: " + problem("unknown way of sharing GPUs", f"gpu_sharing {sharing}", needed, "set gpu_sharing")
-    if sharing in SHARED and node["replicas"] < MINIMUM_REPLICAS:
-        found = f"gpu_sharing_replicas {node['replicas']} with gpu_sharing {sharing}"
-        next_step = "raise gpu_sharing_replicas, or set gpu_sharing to exclusive"
-        yield f"{host}: " + problem("nothing to share", found, f"{MINIMUM_REPLICAS} or more", next_step)
+    replicas = node["replicas"]
+    if sharing in SHARED and not (isinstance(replicas, int) and replicas >= MINIMUM_REPLICAS):
+        found = f"gpu_sharing_replicas {replicas} with gpu_sharing {sharing}"
+        next_step = "correct gpu_sharing_replicas, or set gpu_sharing to exclusive"
+        needed = f"a whole number, {MINIMUM_REPLICAS} or more"
+        yield f"{host}: " + problem("GPUs cannot be shared like that", found, needed, next_step)
     if sharing == "mig" and node["mig_strategy"] not in MIG_STRATEGIES:
         found, needed = f"gpu_mig_strategy {node['mig_strategy']}", " or ".join(MIG_STRATEGIES)
         yield f"{host}: " + problem("unknown MIG strategy", found, needed, "set gpu_mig_strategy")

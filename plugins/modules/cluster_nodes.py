@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deephdc.testbed.plugins.module_utils.kubectl import kubectl
 
 DOCUMENTATION = r"""
 module: cluster_nodes
@@ -177,16 +178,10 @@ class Cluster:
         self.approved: list[str] = []
         self.refused: dict[str, str] = {}
 
-    def kubectl(self, *words: str) -> tuple[int, str, str]:
-        """Run kubectl with the administrator's credentials."""
-        argv = ["kubectl", "--kubeconfig", self.module.params["kubeconfig"], "--request-timeout", "10s", *words]
-        code, out, err = self.module.run_command(argv)
-        return int(code), str(out), str(err)
-
     def objects(self) -> tuple[list[dict[str, Any]], str]:
         """Nodes, certificate requests and the CoreDNS deployment, or an empty list and what went wrong."""
         kinds = "nodes,certificatesigningrequests,deployments.apps"
-        code, out, err = self.kubectl("get", kinds, "--namespace", "kube-system", "--output", "json")
+        code, out, err = kubectl(self.module, "get", kinds, "--namespace", "kube-system", "--output", "json")
         if code != 0:
             return [], err.strip()
         items: list[dict[str, Any]] = json.loads(out)["items"]
@@ -205,7 +200,7 @@ class Cluster:
             if not self.refused[name]:
                 good.append(name)
         if good and not self.module.check_mode:
-            code, _, err = self.kubectl("certificate", "approve", *good)
+            code, _, err = kubectl(self.module, "certificate", "approve", *good)
             if code == 0:
                 self.approved += good
             else:

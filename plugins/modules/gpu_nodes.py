@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deephdc.testbed.plugins.module_utils.kubectl import kubectl
 
 DOCUMENTATION = r"""
 module: gpu_nodes
@@ -201,20 +202,13 @@ class Cluster:
         self.module = module
         self.params: dict[str, Any] = module.params
 
-    def kubectl(self, *words: str, data: str | None = None) -> tuple[int, str, str]:
-        """Run kubectl with the administrator's credentials."""
-        program = self.module.get_bin_path("kubectl", required=True, opt_dirs=["/usr/local/bin"])
-        command = [program, "--kubeconfig", self.params["kubeconfig"], *words]
-        code, out, err = self.module.run_command(command, data=data)
-        return int(code), str(out), str(err)
-
     def look(self) -> View:
         """See nodes, DaemonSets and features in one call. Feature discovery's kind may not be known yet."""
         kinds = ["nodes", "daemonsets.apps", *([FEATURE_KIND] if self.params["feature_labels"] else [])]
         options = ["--namespace", self.params["namespace"], "--show-managed-fields", "--output", "json"]
-        code, out, err = self.kubectl("get", ",".join(kinds), *options)
+        code, out, err = kubectl(self.module, "get", ",".join(kinds), *options)
         if code != 0 and FEATURE_KIND in kinds and "doesn't have a resource type" in err:
-            code, out, err = self.kubectl("get", ",".join(kinds[:-1]), *options)
+            code, out, err = kubectl(self.module, "get", ",".join(kinds[:-1]), *options)
         if code != 0:
             self.module.fail_json(msg=f"kubectl get {','.join(kinds)}: {err.strip()}")
         return view_of(json.loads(out)["items"])
@@ -223,13 +217,13 @@ class Cluster:
         """Run a kubectl command that changes the cluster; not in check mode. Failing, end the module."""
         if self.module.check_mode:
             return
-        code, _, error = self.kubectl(*words, data=data)
+        code, _, error = kubectl(self.module, *words, data=data)
         if code != 0:
             self.module.fail_json(msg=f"kubectl {words[0]}: {error.strip()}")
 
     def apply_manifest(self) -> str:
         """Apply the manifest where it differs and return the difference."""
-        code, difference, error = self.kubectl("diff", *APPLY, data=self.params["manifest"])
+        code, difference, error = kubectl(self.module, "diff", *APPLY, data=self.params["manifest"])
         if code > 1:
             self.module.fail_json(msg=f"kubectl diff: {error.strip()}")
         if code == 1:

@@ -15,8 +15,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from testbed import files
 from testbed.apt import host_apt_options, host_apt_sources
-from testbed.artifacts import compilers, download, files, layers
+from testbed.artifacts import compilers, download, layers
 from testbed.artifacts.declaration import (
     ARCHITECTURES,
     CBuild,

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.artifacts import files
+from testbed import files
 from testbed.artifacts.declaration import Declaration
 from testbed.artifacts.store import SUMS, Problem, Record, Store
 from testbed.errors import DeepError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from testbed.artifacts import files
+from testbed import files
 from testbed.artifacts.declaration import Declaration, Upstream
 from testbed.errors import CHECK_FAILED, DeepError
 

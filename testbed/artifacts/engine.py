@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from testbed.artifacts import builders, files
+from testbed import files
+from testbed.artifacts import builders
 from testbed.artifacts.builders import Context
 from testbed.artifacts.declaration import Declaration, GoBuild, in_order
 from testbed.artifacts.store import Problem, Record, Store

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.artifacts import files
+from testbed import files
 from testbed.artifacts.declaration import Declaration
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.paths import cache_dir

@@ -11,10 +11,10 @@ import typer
 from rich.table import Table
 
 from testbed.artifacts import api, bundle
-from testbed.artifacts.files import human
 from testbed.artifacts.serve import make_server
 from testbed.artifacts.store import failed_check
 from testbed.console import emit, err
+from testbed.files import human
 
 app = typer.Typer(no_args_is_help=True, help="Build, check and serve what is deployed.")
 

@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from testbed import image, profiles, sites, state, testbed
+from testbed.cli.site import finish, verdict_text
 from testbed.console import emit, err
-from testbed.errors import CHECK_FAILED, DeepError
+from testbed.errors import DeepError
 from testbed.files import write_atomic
 
 app = typer.Typer(no_args_is_help=True, help="Raise, inspect, use and remove testbeds on this machine.")
@@ -77,16 +78,14 @@ def up(  # pylint: disable=too-many-positional-arguments  # they are options: ne
     found = testbed.up(
         name, profile=profile, nodes=nodes, image_name=image_name, until=until.value, artifacts=artifacts, say=_say
     )
-    emit(found, as_json, _status_table)
-    _exit(found)
+    finish(found, as_json, _status_table)
 
 
 @app.command()
 def status(name: Name = sites.DEFAULT_NAME, as_json: Json = False) -> None:
     """Show nodes, addresses, failed units and versions; exit status 1 when something does not run."""
     found = testbed.status(name)
-    emit(found, as_json, _status_table)
-    _exit(found)
+    finish(found, as_json, _status_table)
 
 
 @app.command()
@@ -98,9 +97,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Run the acceptance suite against a deployed testbed; exit status 1 when a check fails."""
-    verdict = testbed.verify(name, select=select)
-    emit(verdict, as_json, _verdict)
-    _exit(verdict)
+    finish(testbed.verify(name, select=select), as_json, verdict_text)
 
 
 @app.command()
@@ -169,11 +166,6 @@ def _say(line: str) -> None:
     err.print(escape(line))
 
 
-def _exit(found: dict[str, Any]) -> None:
-    if not found["ok"]:
-        raise typer.Exit(CHECK_FAILED)
-
-
 def _become(command: list[str]) -> None:
     """Replace this process by ``command``, so that terminal, signals and exit status are its own."""
     os.execvp(command[0], command)  # nosec B606
@@ -200,14 +192,4 @@ def _status_table(found: dict[str, Any]) -> Any:
         f"state in {found['state_dir']}",
     ]
     verdict = found.get("verdict")
-    return Group(*map(escape, lines), table, *([_verdict(verdict)] if verdict else []))
-
-
-def _verdict(verdict: dict[str, Any]) -> Any:
-    failures = verdict.get("failures", [])
-    checks = verdict.get("checks", [])
-    head = f"acceptance: {'passed' if verdict['ok'] else 'FAILED'}, {len(checks)} checks, {len(failures)} failures"
-    lines = [
-        f"  {failure.get('name', '')}: {failure.get('message', failure.get('reason', ''))}" for failure in failures
-    ]
-    return Group(*map(escape, [head, *lines, f"report in {verdict.get('report', '')}"]))
+    return Group(*map(escape, lines), table, *([verdict_text(verdict)] if verdict else []))

@@ -146,7 +146,7 @@ def test_down_leaves_the_machine_as_it_was(host_before: dict[str, object]) -> No
     label = f"label=org.deephdc.testbed={NAME}"
     for kind in ("container", "network", "volume"):
         listed = subprocess.run(
-            ["docker", kind, "ls", "--quiet", f"--filter={label}"], check=False, capture_output=True, text=True
+            ["docker", kind, "ls", "--quiet", f"--filter={label}"], check=True, capture_output=True, text=True
         )
         assert listed.stdout == ""
     run_deep("testbed", "down", f"--name={NAME}")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.artifacts import builders, compilers, engine, files
+from testbed import files
+from testbed.artifacts import builders, compilers, engine
 from testbed.artifacts.builders import Context
 from testbed.artifacts.declaration import Declaration, load_all
 from testbed.artifacts.engine import Outcome, ensure
@@ -275,7 +276,7 @@ def test_really_full_disk_is_explained_and_survived(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     program = (
-        "import sys; from testbed.errors import DeepError; import testbed.artifacts.files as files\n"
+        "import sys; from testbed.errors import DeepError; import testbed.files as files\n"
         "files.require_space = lambda *_: None\n"
         "try:\n    exec(sys.argv.pop())\n"
         "except DeepError as error:\n    print(error); raise SystemExit(error.exit_code)"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed.artifacts import bundle, files
+from testbed import files
+from testbed.artifacts import bundle
 from testbed.artifacts.declaration import Declaration, load
 from testbed.artifacts.store import Store
 from testbed.errors import DeepError

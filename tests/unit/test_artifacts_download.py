@@ -16,8 +16,8 @@ import pytest
 from testbed.artifacts import download
 from testbed.artifacts.declaration import Declaration, Upstream
 from testbed.artifacts.download import Wanted, client, fetch
-from testbed.artifacts.files import parse_checksums
 from testbed.errors import DeepError
+from testbed.files import parse_checksums
 
 CONTENT = b"0123456789" * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

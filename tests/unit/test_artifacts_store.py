@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.artifacts import files
+from testbed import files
 from testbed.artifacts.declaration import Declaration
 from testbed.artifacts.store import Record, Store
 from testbed.errors import DeepError
@@ -165,20 +165,6 @@ def test_prune_keeps_what_is_referred_to_and_what_is_young(store: Store) -> None
     assert not store.object_path(old.files["tool"].sha256).exists()
     assert store.object_path(new.files["tool"].sha256).exists()
     assert young.exists()
-
-
-def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    files.write_atomic(path, b"old")
-
-    def broken(handle: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match="Input/output"):
-        files.write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_space_is_checked_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

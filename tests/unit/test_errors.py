@@ -18,8 +18,7 @@ import pytest
 import yaml
 
 from plugins.modules import gpu_facts
-from testbed import cli, host
-from testbed.artifacts import files
+from testbed import cli, files, host
 from testbed.errors import DeepError
 from testbed.paths import repo_root
 from testbed.playbook import PlaybookResult, playbook_error, run_playbook

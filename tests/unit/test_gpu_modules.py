@@ -64,7 +64,7 @@ class FakeModule:
 
     def run_command(self, argv: list[str], data: str | None = None) -> tuple[int, str, str]:
         """Answer for kubectl."""
-        words = argv[3:]
+        words = argv[5:]
         if words[0] == "get":
             kinds = [KINDS[word] for word in words[1].split(",")]
             if not set(kinds) <= set(self.cluster):

@@ -48,7 +48,11 @@ def test_hosts_with_the_same_wish_have_the_same_profile() -> None:
             {"gpu_sharing": "mig"},
             ("node2: simulated GPUs cannot be shared by mig", "take it out of group gpu_simulated"),
         ),
-        ({"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 1}, ("nothing to share", "needed 2 or more")),
+        ({"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 1}, ("found gpu_sharing_replicas 1", "2 or more")),
+        (
+            {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": "few"},
+            ("found gpu_sharing_replicas few", "2 or more"),
+        ),
         ({"gpu_sharing": "time-slicing"}, ("unknown way of sharing GPUs", "found gpu_sharing time-slicing")),
         ({"gpu_sharing": "mig", "gpu_mig_strategy": "several"}, ("unknown MIG strategy", "needed single or mixed")),
     ],

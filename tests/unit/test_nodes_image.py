@@ -181,7 +181,7 @@ def test_a_full_disk_is_said_before_anything_is_downloaded(
     builder: Builder, client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(image, "NEEDED_BYTES", 1 << 60)
-    with pytest.raises(DeepError, match="not enough room") as refused:
+    with pytest.raises(DeepError, match=r"not enough space .* for a node image") as refused:
         image.ensure(client, DEBIAN12, tmp_path / "log")
     assert refused.value.next_step
     assert "DEEP_CACHE_DIR" in refused.value.next_step

@@ -20,7 +20,13 @@ from testbed.cli import testbed as cli
 from testbed.errors import DeepError
 from tests.unit.fake_docker import FakeDocker, api_error
 
-VERDICT = {"ok": True, "checks": [{"name": "a"}], "failures": [], "report": "/report"}
+PASSED = {"id": "cluster::dns[node1]", "title": "Names resolve", "outcome": "passed", "seconds": 0.5, "reason": ""}
+FAILED = {**PASSED, "outcome": "failed", "reason": "no answer"}
+VERDICT = {
+    "ok": True, "site": "local", "simulated": True, "passed": 1, "skipped": 0, "seconds": 1.0,
+    "checks": [PASSED], "failures": [], "report": "/report",
+}  # fmt: skip
+REFUSED = {**VERDICT, "ok": False, "passed": 0, "checks": [FAILED], "failures": [FAILED]}
 ADMIN_CONF = {"clusters": [{"name": "c", "cluster": {"server": "https://api.deep.test:6443"}}]}
 
 
@@ -157,7 +163,7 @@ def test_a_failure_of_the_store_is_raised_with_the_nodes_up(world: World, monkey
 
 
 def test_a_failed_acceptance_is_not_ok(world: World) -> None:
-    world.verdict = {**VERDICT, "ok": False, "failures": [{"name": "dns", "message": "no answer"}]}
+    world.verdict = REFUSED
     found = up()
     assert not found["ok"]
     assert found["running"]
@@ -328,16 +334,17 @@ def test_exit_status_1_says_that_something_does_not_run(world: World) -> None:
     up(until="nodes")
     world.docker.all_containers["deep-local-node1"].stop_now()
     assert deep("status").exit_code == 1
-    world.verdict = {**VERDICT, "ok": False, "failures": [{"name": "dns", "message": "no answer"}]}
+    world.verdict = REFUSED
     done = deep("verify")
     assert done.exit_code == 1
-    assert "dns: no answer" in done.stdout
+    assert "Names resolve (node1)\n" in done.stdout
+    assert "no answer" in done.stdout
 
 
 def test_up_prints_status_and_verdict(world: World) -> None:
     done = deep("up", "--profile", "gpu", "--nodes", "2", "--image", "debian12")
     assert done.exit_code == 0, done.output
-    assert "acceptance: passed, 1 checks, 0 failures" in done.stdout
+    assert "local with simulated GPUs: ok; 1 passed, 0 skipped in 1 s" in done.stdout
 
 
 def test_logs_come_from_the_unit_that_was_asked(world: World) -> None:

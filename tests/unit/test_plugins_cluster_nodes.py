@@ -66,6 +66,9 @@ class Module:
         self.commands: list[list[str]] = []
         self.failed: dict[str, Any] = {}
 
+    def get_bin_path(self, name: str, **_: Any) -> str:
+        return f"/bin/{name}"
+
     def run_command(self, argv: list[str], data: str | None = None) -> tuple[int, str, str]:
         self.commands.append(argv)
         return 0, TEXT if argv[0] == "openssl" else "", ""

@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugins.module_utils.certificates import component_processes, days_left, due
-from testbed.rendering import _load_plugins
-
-_load_plugins()
-
-from plugins.modules import kubeadm  # noqa: E402 # needs the line above
+from plugins.modules import kubeadm
 
 CLUSTER = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/pki/ca.crt"]
 JOINED = ["/etc/kubernetes/kubelet.conf", kubeadm.CLIENT_CERTIFICATE]

@@ -8,11 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed.rendering import _load_plugins
-
-_load_plugins()
-
-from plugins.modules.service import changed_at, newer_file, parse, plan, started_at  # noqa: E402 # needs the line above
+from plugins.modules.service import changed_at, newer_file, parse, plan, started_at
 
 RUNNING = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
 NEW = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", "NeedDaemonReload": "no"}
