@@ -4,8 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 REPORTS := reports
-SHIPPED_CODE := testbed plugins tools benchmarks
-PYTHON_CODE := $(SHIPPED_CODE) tests
+PYTHON_CODE := testbed plugins tools benchmarks tests
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
 
 .PHONY: help
@@ -38,7 +37,7 @@ lint: ## Run the linters, the type checker and the security scanner
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/pylint --jobs 2 $(PYTHON_CODE)
-	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(SHIPPED_CODE)
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PYTHON_CODE)
 	@$(BIN)/yamllint --strict .
 	@shellcheck scripts/*.sh benchmarks/*.sh extensions/molecule/*.sh .ci/run
 	@$(BIN)/python tools/ansible_lint.py

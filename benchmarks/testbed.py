@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 
 from testbed.artifacts import api
+from testbed.image import LABEL as IMAGE_LABEL
+from testbed.network import LABEL as TESTBED_LABEL
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
 
@@ -173,7 +175,7 @@ class MemoryPeak(threading.Thread):
     def __init__(self, name: str) -> None:
         super().__init__(daemon=True)
         self.peak_mib = 0.0
-        self._label = f"label=org.deephdc.testbed={name}"
+        self._label = f"label={TESTBED_LABEL}={name}"
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -220,7 +222,7 @@ def whole_testbed(report: Report, cold: bool) -> None:
             try:
                 up: list[str | Path] = [BIN / "deep", "testbed", "up", "--name=bench-up"]
                 if label == "cold":
-                    command("docker", "image", "prune", "--all", "--force", "--filter", "label=org.deephdc.node-image")
+                    command("docker", "image", "prune", "--all", "--force", "--filter", f"label={IMAGE_LABEL}")
                 report.add(f"deep testbed up, {label}", timed(partial(command, *up, env=env)))
             finally:
                 report.memory_mib[f"deep testbed up, {label}"] = round(sampler.stop())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess  # nosec B404: fixed argument lists, never a shell
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -59,7 +59,7 @@ def start(argv: Sequence[str], log: Path) -> Process:
     """Start ``argv`` in a session of its own with its output in ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
-        child = subprocess.Popen(  # nosec B603  # pylint: disable=consider-using-with
+        child = subprocess.Popen(  # pylint: disable=consider-using-with
             list(argv), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
     return Process(child.pid, _start_time(child.pid) or 0)

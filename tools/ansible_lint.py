@@ -64,7 +64,7 @@ _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 def modules_in(path: Path) -> Iterator[str]:
     """The fully qualified names of the modules that the tasks of a file call."""
-    yield from _modules(yaml.load(path.read_text(encoding="utf-8"), _Loader))  # nosec B506 # a safe loader
+    yield from _modules(_Loader(path.read_text(encoding="utf-8")).get_single_data())
 
 
 def _modules(node: Any) -> Iterator[str]:

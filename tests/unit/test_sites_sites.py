@@ -101,7 +101,7 @@ def test_a_good_site_has_no_problem(sandbox: Sandbox) -> None:
             {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": "many"},
             None,
             (),
-            "nvidia_device_plugin_nodes: ",
+            "gpu1: GPUs cannot be shared like that (found gpu_sharing_replicas many",
         ),
         ({"kubernetes_swap_allowed": "perhaps"}, None, (), "cp1: kubernetes_node: "),
         ({"kubernetes_network_plugin": "weave"}, None, (), "value of kubernetes_network_kind must be one of"),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 PROCESS = re.compile(r'\("(?P<name>[^"]+)",pid=')
-WILDCARDS = ("0.0.0.0", "::", "*")  # nosec B104 # compared with, never bound
+# Compared with, never bound.
+WILDCARDS = ("0.0.0.0", "::", "*")  # nosec B104
 # From the narrowest to the widest: a socket may be narrower than declared, never wider.
 WIDTHS = ("loopback", "host", "any")
 
