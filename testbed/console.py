@@ -26,7 +26,8 @@ def emit(data: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
         if out.is_terminal:
             out.print_json(text)
         else:
-            print(text)
+            # Whoever reads a pipe of a command that goes on (serve) gets the line now.
+            print(text, flush=True)
         return
     out.print(render(data))
 

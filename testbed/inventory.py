@@ -19,6 +19,7 @@ from testbed.state import State
 KEY = Path("ssh/id_ed25519")
 KNOWN_HOSTS = Path("ssh/known_hosts")
 HOSTS = Path("inventory/hosts.yml")
+SETTINGS = Path("inventory/group_vars/all/main.yml")
 SECRETS = Path("inventory/group_vars/all/secrets.yml")
 VAULT_PASSWORD = Path("vault-password")
 HEADER = "# Written by 'deep testbed up'; changes are lost.\n"
@@ -45,9 +46,11 @@ def write(
     states: Sequence[NodeState],
     cgroup_version: int,
 ) -> None:
-    """Write hosts, secrets and known_hosts of a testbed below ``folder``; what is right already is not touched."""
+    """Write a testbed's inventory and known_hosts below ``folder``; what is right already is not touched."""
     content = hosts(folder, state, profile, nodes, cgroup_version)
     write_atomic(folder / HOSTS, HEADER + yaml.safe_dump(content, explicit_start=True, sort_keys=False))
+    settings = {"artifact_mirror": state.artifact_mirror, **state.settings}
+    write_atomic(folder / SETTINGS, HEADER + yaml.safe_dump(settings, explicit_start=True))
     write_atomic(folder / KNOWN_HOSTS, known_hosts(states))
     secrets.ensure(folder / SECRETS, folder / VAULT_PASSWORD)
 
@@ -74,7 +77,7 @@ def hosts(folder: Path, state: State, profile: Profile, nodes: Sequence[Node], c
         "ansible_control_path_dir": state.control_path,
         "ansible_python_interpreter": "/usr/bin/python3",
     }
-    return {"all": {"hosts": own, "vars": {**connection, "artifact_mirror": state.artifact_mirror}, "children": groups}}
+    return {"all": {"hosts": own, "vars": connection, "children": groups}}
 
 
 def ssh_options(folder: Path) -> list[str]:

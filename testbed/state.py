@@ -23,7 +23,10 @@ PHASES = ("created", "nodes", "deploy", "verify")
 
 @dataclass
 class State:  # pylint: disable=too-many-instance-attributes
-    """A testbed: what was asked for, and ``phase``, the last step that was finished."""
+    """A testbed: what was asked for, and ``phase``, the last step that was finished.
+
+    ``settings`` are variables of the site that this testbed sets for itself.
+    """
 
     name: str
     profile: str
@@ -36,6 +39,7 @@ class State:  # pylint: disable=too-many-instance-attributes
     control_path: str = ""
     made: str = ""
     verified: bool | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     def save(self) -> None:

@@ -27,6 +27,7 @@ from testbed.errors import CHECK_FAILED, DeepError
 from testbed.nodes import Node, Nodes, containers, execute, testbeds
 from testbed.paths import cache_dir, state_dir
 from testbed.run import run
+from testbed.settings import changed as changed_settings
 from testbed.state import PHASES, State
 
 DEFAULT_PROFILE = "kubernetes"
@@ -42,20 +43,22 @@ def up(
     profile: str | None = None,
     nodes: int | None = None,
     image_name: str | None = None,
+    settings: Sequence[str] = (),
     until: str = "verify",
     artifacts: bool = True,
     say: Say = err.print,
 ) -> dict[str, Any]:
     """Raise the testbed ``name`` up to the phase ``until`` (nodes, deploy, verify) and return its status.
 
-    What is not given stays as it is, or is the profile's. ``artifacts`` off leaves the store and its server alone.
-    ``say`` gets a line per step. Raises ``DeepError`` with the step that failed; the status has ``ok`` false where
-    everything was deployed and the acceptance suite found something.
+    What is not given stays as it is, or is the profile's. ``settings`` are ``NAME=VALUE`` of variables of the site,
+    kept for this testbed. ``artifacts`` off leaves the store and its server alone. ``say`` gets a line per step.
+    Raises ``DeepError`` with the step that failed; the status has ``ok`` false where everything was deployed and the
+    acceptance suite found something.
     """
     machine = host.preflight()
     client = engine.ensure_running()
     with state.lock(state.check_name(name)):
-        bed = _Raising(client, machine, _wanted(name, profile, nodes, image_name), say)
+        bed = _Raising(client, machine, _wanted(name, profile, nodes, image_name, settings), say)
         store = _Background(bed.ensure_artifacts) if artifacts else None
         bed.ensure_nodes()
         if store is not None:
@@ -303,7 +306,9 @@ class _Background:
             raise self._error
 
 
-def _wanted(name: str, profile: str | None, nodes: int | None, image_name: str | None) -> State:
+def _wanted(
+    name: str, profile: str | None, nodes: int | None, image_name: str | None, settings: Sequence[str]
+) -> State:
     """The state that ``up`` works towards: what is asked, completed by what is there and by the profile."""
     known = state.load(name)
     if known is None:
@@ -319,6 +324,7 @@ def _wanted(name: str, profile: str | None, nodes: int | None, image_name: str |
     if (nodes or known.nodes) < known.nodes:
         raise DeepError(f"testbed {name} has more nodes", found=str(known.nodes), needed=str(nodes), next_step=again)
     known.nodes = nodes or known.nodes
+    known.settings = changed_settings(known.settings, settings)
     return known
 
 

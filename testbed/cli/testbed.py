@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from enum import StrEnum
@@ -13,7 +14,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from testbed import image, profiles, sites, state, testbed
+from testbed import image, profiles, settings, sites, state, testbed
 from testbed.cli.site import finish, verdict_text
 from testbed.console import emit, err
 from testbed.errors import DeepError
@@ -31,12 +32,12 @@ class Until(StrEnum):
 
 
 def complete_name(incomplete: str) -> list[str]:
-    r"""Names of testbeds for the shell\'s completion."""
+    """Names of testbeds for the shell's completion."""
     return [name for name in state.names() if name.startswith(incomplete)]
 
 
 def complete_node(context: typer.Context, incomplete: str) -> list[str]:
-    r"""Names of nodes for the shell\'s completion."""
+    """Names of nodes for the shell's completion."""
     return [
         node
         for node in testbed.node_names(context.params.get("name") or sites.DEFAULT_NAME)
@@ -45,13 +46,18 @@ def complete_node(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_profile(incomplete: str) -> list[str]:
-    r"""Names of profiles for the shell\'s completion."""
+    """Names of profiles for the shell's completion."""
     return [name for name in profiles.names() if name.startswith(incomplete)]
 
 
 def complete_image(incomplete: str) -> list[str]:
-    r"""Names of node images for the shell\'s completion."""
+    """Names of node images for the shell's completion."""
     return [name for name in image.releases() if name.startswith(incomplete)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Variables for the shell's completion."""
+    return [f"{name}=" for name in settings.names() if name.startswith(incomplete)]
 
 
 Name = Annotated[str, typer.Option("--name", help="Name of the testbed.", autocompletion=complete_name)]
@@ -70,13 +76,29 @@ def up(  # pylint: disable=too-many-positional-arguments  # they are options: ne
         str | None,
         typer.Option("--image", help="System of the nodes (default: the profile's).", autocompletion=complete_image),
     ] = None,
+    variables: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A variable of the site, kept for this testbed; VALUE is YAML, and NAME= takes it back.",
+            autocompletion=complete_setting,
+        ),
+    ] = None,
     until: Annotated[Until, typer.Option(help="Stop when this is reached.")] = Until.VERIFY,
     artifacts: Annotated[bool, typer.Option(help="Fill the artefact store and serve it to the nodes.")] = True,
     as_json: Json = False,
 ) -> None:
     """Raise a testbed, or finish and repair one: nodes, software, acceptance suite."""
     found = testbed.up(
-        name, profile=profile, nodes=nodes, image_name=image_name, until=until.value, artifacts=artifacts, say=_say
+        name,
+        profile=profile,
+        nodes=nodes,
+        image_name=image_name,
+        settings=variables or (),
+        until=until.value,
+        artifacts=artifacts,
+        say=_say,
     )
     finish(found, as_json, _status_table)
 
@@ -190,6 +212,7 @@ def _status_table(found: dict[str, Any]) -> Any:
         f"testbed {found['name']}: profile {found['profile']}, {found['subnet']}, reached: {found['phase']}",
         f"artefacts {served['url']}: {f'process {served["pid"]}' if served['running'] else 'not served'}",
         f"state in {found['state_dir']}",
+        *(f"set: {setting}={json.dumps(value)}" for setting, value in found["settings"].items()),
     ]
     verdict = found.get("verdict")
     return Group(*map(escape, lines), table, *([verdict_text(verdict)] if verdict else []))

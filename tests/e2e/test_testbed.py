@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ from tests.e2e.support import DEEP, NAME, ROOT, deep_json, host_snapshot, run_de
 pytestmark = pytest.mark.live
 
 KILL_AFTER = ": Make the cluster"
+KUBECTL = (
+    "testbed", "shell", "node1", f"--name={NAME}", "--", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get",
+)  # fmt: skip
 
 
 def _wait_for_task(process: subprocess.Popen[bytes], text: str, seconds: float = 600) -> None:
@@ -116,26 +120,44 @@ def test_check_mode_is_clean_on_a_deployed_site() -> None:
     assert deep_json("site", "deploy", "local", f"--name={NAME}", "--check")["changed"] == 0
 
 
-def test_a_node_is_added_and_removed() -> None:
-    """A third node joins; removed again it is gone from the cluster and holds no trace of it."""
-    deep_json("testbed", "up", f"--name={NAME}", "--nodes=3", "--until=nodes")
+def test_time_slicing_multiplies_the_gpus_until_it_is_taken_back() -> None:
+    """Four pods per GPU while the testbed is set so; afterwards one again."""
+    name = f"--name={NAME}"
+    gpus = (*KUBECTL, "nodes", "-o", "jsonpath={.items[*].status.allocatable.nvidia\\.com/gpu}")
+    before = [int(count) for count in run_deep(*gpus).stdout.split()]
+    run_deep("testbed", "up", name, "--until=deploy", "--set=gpu_sharing=time_slicing", "--set=gpu_sharing_replicas=4")
+    verdict = deep_json("testbed", "verify", name, "--select=every_gpu_is_offered or time_slicing or jobs_queue")
+    assert {check["outcome"] for check in verdict["checks"]} == {"passed"}
+    assert [int(count) for count in run_deep(*gpus).stdout.split()] == [4 * count for count in before]
+    run_deep("testbed", "up", name, "--until=deploy", "--set=gpu_sharing=", "--set=gpu_sharing_replicas=")
+    assert [int(count) for count in run_deep(*gpus).stdout.split()] == before
+
+
+@pytest.fixture
+def bundle_address(tmp_path: Path) -> Iterator[str]:
+    """Where a bundle is served to the nodes, as a site without a network does it."""
+    bundle = tmp_path / "bundle"
+    run_deep("artifacts", "bundle", str(bundle))
+    run_deep("artifacts", "verify", f"--bundle={bundle}")
+    gateway = deep_json("testbed", "status", f"--name={NAME}")["gateway"]
+    serve = [DEEP, "artifacts", "serve", f"--folder={bundle}/mirror", f"--bind={gateway}", "--port=0", "--json"]
+    with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield json.loads(server.stdout.readline())["url"]
+        finally:
+            server.terminate()
+
+
+def test_a_node_is_added_from_a_bundle_and_removed(bundle_address: str) -> None:
+    """A third node joins with nothing but a bundle; removed again it is gone and holds no trace of the cluster."""
+    setting = f"--set=artifact_mirror={bundle_address}"
+    deep_json("testbed", "up", f"--name={NAME}", "--nodes=3", "--until=nodes", setting)
     run_deep("site", "run", "local", "add_node", f"--name={NAME}", "--extra-vars=node=node3")
-    kubectl = (
-        "testbed",
-        "shell",
-        "node1",
-        f"--name={NAME}",
-        "--",
-        "kubectl",
-        "--kubeconfig=/etc/kubernetes/admin.conf",
-        "get",
-        "nodes",
-        "-o",
-        "name",
-    )
-    assert "node/node3" in run_deep(*kubectl).stdout
+    nodes = (*KUBECTL, "nodes", "-o", "name")
+    assert "node/node3" in run_deep(*nodes).stdout
     run_deep("site", "run", "local", "remove_node", f"--name={NAME}", "--extra-vars=node=node3")
-    assert "node/node3" not in run_deep(*kubectl).stdout
+    assert "node/node3" not in run_deep(*nodes).stdout
     run_deep("testbed", "shell", "node3", f"--name={NAME}", "--", "test", "!", "-e", "/etc/kubernetes/kubelet.conf")
 
 

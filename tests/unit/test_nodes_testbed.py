@@ -198,6 +198,39 @@ def test_what_cannot_be_changed_is_refused_and_changes_nothing(
     assert state.load("local") == before
 
 
+def test_settings_are_kept_for_the_testbed_until_they_are_taken_back(world: World) -> None:
+    file = Path(up(until="nodes", settings=["gpu_sharing=time_slicing", "gpu_sharing_replicas=3"])["state_dir"])
+    file /= inventory.SETTINGS
+    wanted = {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 3}
+    mirror = {"artifact_mirror": "http://198.18.0.1:8480"}
+    assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | wanted
+    assert up(until="nodes")["settings"] == wanted
+    assert "set: gpu_sharing_replicas=3" in deep("status").stdout
+    assert up(until="nodes", settings=["gpu_sharing="])["settings"] == {"gpu_sharing_replicas": 3}
+    assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | {"gpu_sharing_replicas": 3}
+    own = up(until="nodes", settings=["artifact_mirror=file:///mnt/mirror"])
+    assert own["settings"]["artifact_mirror"] == "file:///mnt/mirror"
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["artifact_mirror"] == "file:///mnt/mirror"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("gpu_sharing", "not a setting (found: gpu_sharing; needed: NAME=VALUE)"),
+        ("gpu_shareing=mig", "no such variable (found: gpu_shareing; needed: one of: gpu_sharing"),
+        ("qqq=1", "no such variable (found: qqq; needed: a variable of the site)"),
+        ("gpu_sharing=[mig", "the value of gpu_sharing is not YAML (found: [mig"),
+    ],
+)
+def test_a_wrong_setting_is_refused_and_changes_nothing(world: World, setting: str, message: str) -> None:
+    with pytest.raises(DeepError) as refused:
+        up(settings=[setting])
+    assert message in str(refused.value)
+    assert refused.value.exit_code == 2
+    assert state.names() == []
+    assert world.docker.calls == []
+
+
 def test_unknown_profile_and_image_are_refused_before_anything_is_made(world: World) -> None:
     for options in ({"profile": "mesos"}, {"image_name": "fedora"}):
         with pytest.raises(DeepError, match="unknown"):
@@ -412,6 +445,7 @@ def test_names_are_completed(world: World) -> None:
     assert testbed.node_names("none") == []
     assert cli.complete_profile("ku") == ["kubernetes"]
     assert cli.complete_image("debian1") == ["debian12", "debian13"]
+    assert cli.complete_setting("gpu_sharing_") == ["gpu_sharing_replicas="]
 
 
 def test_ssh_reaches_the_node_as_ansible_does(world: World) -> None:

@@ -48,8 +48,9 @@ def inventory(tmp_path: Path) -> Path:
         "kubernetes_node": {"hosts": {"node2": {}}},
     }
     hosts = {"node1": {"ansible_host": "192.0.2.11"}, "node2": {"ansible_host": "192.0.2.12"}}
-    content = {"all": {"hosts": hosts, "vars": {"artifact_mirror": "http://192.0.2.1"}, "children": groups}}
-    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(content))
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars" / "all.yml").write_text("artifact_mirror: http://192.0.2.1\n")
     return tmp_path
 
 

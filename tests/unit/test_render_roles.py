@@ -66,7 +66,6 @@ def testbed_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = {
         "all": {
             "hosts": {"node1": {"ansible_host": "198.18.0.11"}, "node2": {"ansible_host": "198.18.0.12"}},
-            "vars": {"artifact_mirror": "http://198.18.0.1:8480"},
             "children": {
                 "kubernetes_control_plane": {"hosts": {"node1": {}}},
                 "registry": {"hosts": {"node1": {}}},
@@ -76,6 +75,8 @@ def testbed_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump(content))
+    (folder / "group_vars").mkdir()
+    (folder / "group_vars" / "all.yml").write_text("artifact_mirror: http://198.18.0.1:8480\n")
     return folder
 
 

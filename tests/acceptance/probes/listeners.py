@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 PROCESS = re.compile(r'\("(?P<name>[^"]+)",pid=')
-# Compared with, never bound.
-WILDCARDS = ("0.0.0.0", "::", "*")  # nosec B104
 # From the narrowest to the widest: a socket may be narrower than declared, never wider.
 WIDTHS = ("loopback", "host", "any")
 
@@ -27,9 +25,11 @@ class Listener:
     @property
     def width(self) -> str:
         """How far the socket can be reached."""
-        if self.address in WILDCARDS:
+        # ss shows a socket of both families that is bound to no address as *.
+        address = ipaddress.ip_address("::" if self.address == "*" else self.address)
+        if address.is_unspecified:
             return "any"
-        return "loopback" if ipaddress.ip_address(self.address).is_loopback else "host"
+        return "loopback" if address.is_loopback else "host"
 
     def __str__(self) -> str:
         return f"{self.process or 'unknown process'} on {self.protocol} {self.address}:{self.port}"
