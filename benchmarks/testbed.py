@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from functools import partial
 from pathlib import Path
 
 from testbed.artifacts import api
-from testbed.image import LABEL as IMAGE_LABEL
 from testbed.network import LABEL as TESTBED_LABEL
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
@@ -37,18 +37,24 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 MIB = 1024 * 1024
 LAYERS_BELOW = ("base", "container_runtime", "gpu", "registry")
 SCALE = (50, 200)
+# A line of ansible.posix.profile_tasks.
+TASK_TIME = re.compile(r"^(\S.*?) -{2,} +([0-9.]+)s$", re.MULTILINE)
 
 
 @dataclass
 class Report:
-    """What was measured: seconds by name, ratios against their bound, and free remarks."""
+    """What was measured.
+
+    ``seconds`` by name, one for each run; ``ratios`` with their bound; ``memory_mib`` at its peak; ``spent``: where the
+    seconds of a play over so many hosts go.
+    """
 
     machine: str
     day: str
     seconds: dict[str, list[float]] = field(default_factory=dict)
     ratios: dict[str, tuple[float, float]] = field(default_factory=dict)
     memory_mib: dict[str, float] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    spent: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def add(self, name: str, seconds: float) -> None:
         """Record one measurement and show it."""
@@ -181,8 +187,12 @@ class MemoryPeak(threading.Thread):
     def run(self) -> None:
         """Sample until :meth:`stop`."""
         while not self._stopped.wait(0.5):
-            ids = command("docker", "ps", "--quiet", "--no-trunc", "--filter", self._label).split()
-            self.peak_mib = max(self.peak_mib, sum(map(working_set, ids)) / MIB)
+            self.peak_mib = max(self.peak_mib, sum(map(working_set, self._containers())) / MIB)
+
+    def _containers(self) -> list[str]:
+        # Fails, and lists none, until the engine runs.
+        listing = ["docker", "ps", "--quiet", "--no-trunc", "--filter", self._label]
+        return subprocess.run(listing, check=False, capture_output=True, text=True).stdout.split()
 
     def stop(self) -> float:
         """End the sampling and return the peak in MiB."""
@@ -222,7 +232,8 @@ def whole_testbed(report: Report, cold: bool) -> None:
             try:
                 up: list[str | Path] = [BIN / "deep", "testbed", "up", "--name=bench-up"]
                 if label == "cold":
-                    command("docker", "image", "prune", "--all", "--force", "--filter", f"label={IMAGE_LABEL}")
+                    # Of this cache and the node images; the artefacts of the user's own cache stay.
+                    command(BIN / "deep", "testbed", "down", "--purge", "--name=bench-up", env=env)
                 report.add(f"deep testbed up, {label}", timed(partial(command, *up, env=env)))
             finally:
                 report.memory_mib[f"deep testbed up, {label}"] = round(sampler.stop())
@@ -253,13 +264,25 @@ def scale(report: Report) -> None:
                 "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "benchmarks" / "connection_plugins"),
                 "ANSIBLE_CACHE_PLUGIN": "memory",
             }
-            argv: list[str | Path] = [BIN / "ansible-playbook", "-i", inventory, "--check", "benchmarks/scale.yml"]
-            report.add(f"play over {count} hosts", timed(partial(command, *argv, env=environment)))
+            argv: list[str | Path] = [
+                sys.executable, "-m", "benchmarks.controller", "-i", inventory, "--check", "benchmarks/scale.yml",
+            ]  # fmt: skip
+            begin = time.monotonic()
+            output = command(*argv, env=environment)
+            report.add(f"play over {count} hosts", time.monotonic() - begin)
+            report.spent[count] = spent(output)
     per_host = [report.median(f"play over {count} hosts") / count for count in SCALE]
     report.ratios[f"seconds per host at {SCALE[1]} hosts against {SCALE[0]}"] = (
         round(per_host[1] / per_host[0], 2),
         1.25,
     )
+
+
+def spent(output: str) -> dict[str, float]:
+    """Where the time of a play went: seconds of each task, and CPU seconds of the controller and of its workers."""
+    tasks = {task: float(seconds) for task, seconds in TASK_TIME.findall(output)}
+    used = json.loads(output.splitlines()[-1])
+    return tasks | {f"CPU of the {who}": round(seconds, 1) for who, seconds in used.items()}
 
 
 def machine() -> str:
@@ -296,6 +319,13 @@ def render(report: Report) -> str:
     if report.memory_mib:
         lines += ["", "| peak memory of the nodes | MiB |", "|---|---|"]
         lines += [f"| {name} | {peak:.0f} |" for name, peak in report.memory_mib.items()]
+    if report.spent:
+        lines += ["", f"| where a play's seconds go | {' | '.join(f'{count} hosts' for count in report.spent)} |"]
+        lines += ["|---|" + "---|" * len(report.spent)]
+        lines += [
+            f"| {what} | {' | '.join(f'{report.spent[count][what]:.1f}' for count in report.spent)} |"
+            for what in report.spent[SCALE[0]]
+        ]
     return "\n".join(lines)
 
 
