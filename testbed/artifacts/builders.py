@@ -197,6 +197,11 @@ def _go_environment(build: GoBuild) -> dict[str, str]:
     }
 
 
+def _scratch(work: Path) -> dict[str, str]:
+    """Where a compiler has its temporary files, so that those of a killed one go with the folder of its build."""
+    return {"TMPDIR": str(work)}
+
+
 def prepare_go(declaration: Declaration, ctx: Context) -> int:
     """Download the modules that the commands are compiled from; returns the number of packages."""
     build = declaration.sources.build
@@ -238,7 +243,7 @@ def _make_go(declaration: Declaration, build: GoBuild, ctx: Context, work: Path)
             *build.packages.values(),
         ],
         log=ctx.store.log_path(declaration.name),
-        env=_go_environment(build),
+        env={**_go_environment(build), **_scratch(work)},
         cwd=_module_dir(build, ctx),
         on_line=count,
     )
@@ -251,7 +256,7 @@ def _make_c(declaration: Declaration, build: CBuild, ctx: Context, work: Path) -
         compilers.stream(
             [compilers.gcc(), *C_FLAGS, *build.flags, *output.flags, "-o", work / name, *output.sources],
             log=ctx.store.log_path(declaration.name),
-            env={"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "LC_ALL": "C"},
+            env={"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "LC_ALL": "C", **_scratch(work)},
             cwd=ctx.root / build.directory,
         )
     return {name: work / name for name in build.outputs}

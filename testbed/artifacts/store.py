@@ -278,21 +278,6 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def prune(self, older_than_seconds: float = 86400) -> int:
-        """Remove objects that no record and no view refers to; returns the bytes freed.
-
-        Young objects are kept: another process may be about to record them.
-        """
-        kept = {entry.sha256 for record in self.records() for entry in record.files.values()}
-        kept |= {link.readlink().name for link in self.mirror.glob("*/*/*") if link.is_symlink()}
-        freed = 0
-        for path in (self.root / "objects" / "sha256").glob("*"):
-            facts = path.stat()
-            if path.name not in kept and time.time() - facts.st_mtime > older_than_seconds:
-                freed += facts.st_size
-                path.unlink()
-        return freed
-
 
 def failed_check(problems: list[Problem]) -> DeepError:
     """The error for files that did not pass ``check``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -151,20 +150,6 @@ def test_workspace_removes_what_a_killed_build_left(store: Store) -> None:
         assert not left.exists()
         assert not list(work.iterdir())
     assert other.exists()
-
-
-def test_prune_keeps_what_is_referred_to_and_what_is_young(store: Store) -> None:
-    old = fill(store, "old\n")
-    new = fill(store, "new\n")
-    past = time.time() - 100_000
-    for path in (store.root / "objects" / "sha256").iterdir():
-        os.utime(path, (past, past))
-    young = store.object_path("0" * 64)
-    young.write_text("young", encoding="utf-8")
-    assert store.prune() == len("old\n")
-    assert not store.object_path(old.files["tool"].sha256).exists()
-    assert store.object_path(new.files["tool"].sha256).exists()
-    assert young.exists()
 
 
 def test_space_is_checked_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
