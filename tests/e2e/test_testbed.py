@@ -140,7 +140,7 @@ def bundle_address(tmp_path: Path) -> Iterator[str]:
     run_deep("artifacts", "bundle", str(bundle))
     run_deep("artifacts", "verify", f"--bundle={bundle}")
     gateway = deep_json("testbed", "status", f"--name={NAME}")["gateway"]
-    serve = [DEEP, "artifacts", "serve", f"--folder={bundle}/mirror", f"--bind={gateway}", "--port=0", "--json"]
+    serve = [str(DEEP), "artifacts", "serve", f"--folder={bundle}/mirror", f"--bind={gateway}", "--port=0", "--json"]
     with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
