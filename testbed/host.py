@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import shlex
 import ssl
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from testbed.errors import DeepError
 
@@ -49,9 +50,10 @@ class Host:
     capabilities: frozenset[str]
     mtu: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """The facts as a JSON object."""
-        return {**asdict(self), "capabilities": sorted(self.capabilities), "cgroups": self.cgroups.version}
+
+def machine_name() -> str:
+    """What this machine calls itself, for messages about it."""
+    return platform.node()
 
 
 def facts(root: Path = ROOT) -> Host:
@@ -70,14 +72,19 @@ def preflight(root: Path = ROOT) -> Host:
     """Facts of a machine that can hold a testbed; raises ``DeepError`` with the next step for one that cannot."""
     if not sys.platform.startswith("linux"):
         raise DeepError(
-            "testbeds need Linux", found=sys.platform, needed="linux", next_step="run it in a Debian or Ubuntu machine"
+            "testbeds need Linux",
+            host=machine_name(),
+            found=sys.platform,
+            needed="linux",
+            next_step="run it in a Debian or Ubuntu machine",
         )
     if os.geteuid() != 0:
         raise DeepError(
-            "testbeds are raised by root",
+            "testbeds are raised and removed by root",
+            host=machine_name(),
             found=f"user id {os.geteuid()}",
             needed="user id 0",
-            next_step="sudo deep testbed up",
+            next_step=f"sudo {shlex.join([str(Path(sys.argv[0]).absolute()), *sys.argv[1:]])}",
         )
     host = facts(root)
     _check_distribution(host)
@@ -95,6 +102,7 @@ def _check_distribution(host: Host) -> None:
     )
     raise DeepError(
         "unsupported distribution",
+        host=machine_name(),
         found=f"{host.distribution or 'no os-release'} {host.release}".strip(),
         needed=f"{needed} or newer",
         next_step="raise the testbed on a Debian or Ubuntu machine, or deploy a site from here: deep site deploy SITE",

@@ -1,7 +1,7 @@
 """Kernel settings of the host that nodes share: raised while a testbed is up, put back when the last one is gone.
 
 A node is a container, so what it writes to vm.*, kernel.* or fs.* it writes to the host. The values found before
-the first testbed are kept in ``state_root()`` and restored by the last ``down``.
+the first testbed are kept in ``run_dir()``, one record for the whole machine, and restored by the last ``down``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from testbed.files import write_atomic
-from testbed.paths import state_root
+from testbed.paths import run_dir
 
 SYSCTL = Path("/proc/sys")
 # Each node's systemd, kubelet and containerd watch files: an idle node holds 8 instances, a Kubernetes node 16.
@@ -85,13 +85,13 @@ def release(testbed: str, sysctl: Path = SYSCTL) -> bool:
 
 
 def _file() -> Path:
-    return state_root() / "host-limits.json"
+    return run_dir() / "host-limits.json"
 
 
 @contextmanager
 def _record() -> Iterator[Record]:
-    state_root().mkdir(parents=True, exist_ok=True)
-    with (state_root() / "host-limits.lock").open("a", encoding="utf-8") as lock:
+    run_dir().mkdir(parents=True, exist_ok=True)
+    with (run_dir() / "host-limits.lock").open("a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         file = _file()
         yield Record(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else Record()

@@ -55,6 +55,23 @@ def of(pid: int) -> Process | None:
     return None if started is None else Process(pid, started)
 
 
+def command(pid: int) -> list[str]:
+    """The words that process ``pid`` was started with; empty where there is no such process."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return words.decode(errors="replace").split("\0")[:-1]
+
+
+def find(argv: Sequence[str]) -> Process | None:
+    """The process that was started as ``argv``, if there is one."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        if command(int(entry.name)) == list(argv):
+            return of(int(entry.name))
+    return None
+
+
 def start(argv: Sequence[str], log: Path) -> Process:
     """Start ``argv`` in a session of its own with its output in ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -24,11 +24,13 @@ def url(gateway: str) -> str:
 
 def ensure(folder: Path, gateway: str) -> bool:
     """Start the server where it does not run; returns whether it was started. ``folder`` is the testbed's state."""
-    if process.load(folder / RECORD) is not None:
-        return False
     command = api.serve_command(gateway, PORT)
-    # Started by a command that was killed before it could write the record.
-    running = _find(command)
+    recorded = process.load(folder / RECORD)
+    # It may serve the cache of another day, or an address that the network no longer has.
+    if recorded is not None and process.command(recorded.pid) != command:
+        recorded.stop()
+    # Perhaps started by a command that was killed before it could write the record.
+    running = process.find(command)
     if running is not None:
         running.save(folder / RECORD)
         return False
@@ -49,22 +51,11 @@ def running(folder: Path) -> int | None:
 
 def stop(folder: Path, gateway: str) -> bool:
     """Stop the server of a testbed; whether one ran. A process that only has the same id is left alone."""
-    server = process.load(folder / RECORD) or (_find(api.serve_command(gateway, PORT)) if gateway else None)
+    server = process.load(folder / RECORD) or (process.find(api.serve_command(gateway, PORT)) if gateway else None)
     if server is not None:
         server.stop()
     (folder / RECORD).unlink(missing_ok=True)
     return server is not None
-
-
-def _find(command: list[str]) -> process.Process | None:
-    wanted = "\0".join(command).encode() + b"\0"
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if entry.read_bytes() == wanted:
-                return process.of(int(entry.parent.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return None
 
 
 def _check_port(gateway: str) -> None:

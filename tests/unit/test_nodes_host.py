@@ -101,9 +101,12 @@ def test_other_distributions_are_named_with_what_is_needed(
 
 def test_an_ordinary_user_is_told_to_be_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_root(monkeypatch, uid=1000)
+    monkeypatch.setattr("sys.argv", ["/there/bin/deep", "testbed", "down", "--name", "x"])
     with pytest.raises(DeepError, match="root") as refused:
         host.preflight(machine(tmp_path))
-    assert (refused.value.found, refused.value.next_step) == ("user id 1000", "sudo deep testbed up")
+    assert refused.value.found == "user id 1000"
+    # With its path: sudo has another PATH than the user.
+    assert refused.value.next_step == "sudo /there/bin/deep testbed down --name x"
 
 
 def test_another_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
