@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from testbed import console
 from testbed.errors import CHECK_FAILED, WRONG_USAGE, DeepError
 from testbed.paths import repo_root
+from testbed.run import stream
 
 PLAY = re.compile(r"^PLAY \[(?P<name>.*)\] \**$")
 TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*)\] \**$")
@@ -256,12 +256,14 @@ def run_playbook(
     fails and ``must_succeed`` is set; Ansible dies with this process, so no forgotten run goes on behind it.
     """
     path = playbook_path(playbook)
-    argv = [*_die_with_parent(), tool("ansible-playbook"), *inventory_args, *extra_args, str(path)]
+    argv = [tool("ansible-playbook"), *inventory_args, *extra_args, str(path)]
     environment = ansible_environment({"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)} if facts else None)
     started = time.monotonic()
     with _live(title or path.stem, quiet) as listener:
         reader = OutputReader(listener)
-        status = _stream(argv, environment, log, reader)
+        # Ansible takes its workers and connections along when it is asked to end.
+        status = stream(argv, log=log, env=environment, cwd=repo_root(), on_line=reader.feed, last_signal="TERM")
+        reader.finish()
     result = PlaybookResult(
         playbook=path.name,
         ok=status == 0,
@@ -274,42 +276,6 @@ def run_playbook(
     if must_succeed and not result.ok:
         raise playbook_error(result, status, reader.error)
     return result
-
-
-def _die_with_parent() -> list[str]:
-    """A prefix that ends the program when this process is killed, where the system can."""
-    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-
-
-def _stream(argv: list[str], env: Mapping[str, str], log: Path, reader: OutputReader) -> int:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("a", encoding="utf-8") as sink,
-        subprocess.Popen(
-            argv,
-            env=dict(env),
-            cwd=repo_root(),
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            for line in _lines(process):
-                sink.write(line)
-                sink.flush()
-                reader.feed(line.rstrip("\n"))
-        except BaseException:
-            process.terminate()
-            raise
-    reader.finish()
-    return process.returncode
-
-
-def _lines(process: subprocess.Popen[str]) -> Iterable[str]:
-    return process.stdout if process.stdout is not None else ()
 
 
 def playbook_error(result: PlaybookResult, status: int, first_error: str = "") -> DeepError:

@@ -1,10 +1,15 @@
-"""Run external programs: output to a log file, failures as a ``DeepError`` that quotes the end of it."""
+"""Run external programs: output to a log file, failures as a ``DeepError`` that quotes the end of it.
+
+None outlives this process: what is streamed is ended by the kernel when this process dies, however it dies.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -56,6 +61,80 @@ def run(
     if check and done.returncode != 0:
         raise _failure(command, done, log)
     return done
+
+
+class Children:
+    """Programs that run for one piece of work, perhaps in several threads, so that all can be ended together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    @contextmanager
+    def started(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> Iterator[subprocess.Popen[str]]:
+        """Start a program whose output, both streams merged, is read line by line; none after :meth:`end`."""
+        with self._lock:
+            if self._ended:
+                raise DeepError(f"{argv[0]} was not started: the work was cancelled", exit_code=CHECK_FAILED)
+            process = subprocess.Popen(
+                argv,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            self._running.add(process)
+        with process:
+            try:
+                yield process
+            finally:
+                self._running.discard(process)
+
+    def end(self) -> None:
+        """Kill every program that runs and start no other."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
+
+
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    last_signal: str = "KILL",
+    children: Children | None = None,
+) -> int:
+    """Run ``argv`` with its output appended to ``log`` as it appears, each line given to ``on_line``; its exit status.
+
+    ``last_signal`` is what the program gets when this process dies.
+    """
+    setpriv = shutil.which("setpriv")
+    prefix = [setpriv, "--pdeathsig", last_signal, "--"] if setpriv else []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("a", encoding="utf-8") as sink,
+        (children or Children()).started(
+            [*prefix, *(str(part) for part in argv)], {**os.environ, **(env or {})}, cwd
+        ) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                sink.write(line)
+                sink.flush()
+                if on_line:
+                    on_line(line.rstrip("\n"))
+        except BaseException:
+            process.terminate() if last_signal == "TERM" else process.kill()
+            raise
+    return process.returncode
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from testbed.artifacts.engine import LOCK_WAIT_SECONDS, Outcome
 from testbed.artifacts.progress import Display, Reporter, Silent
 from testbed.artifacts.store import Problem, Store
 from testbed.errors import DeepError
+from testbed.run import Children
 
 __all__ = [
     "BUILD",
@@ -41,13 +42,14 @@ def ensure(
     rehash: bool = False,
     wait_seconds: float = LOCK_WAIT_SECONDS,
     store: Store | None = None,
+    children: Children | None = None,
 ) -> list[Outcome]:
     """Make artefacts (all when ``names`` is empty) present, verified and served.
 
     Costs well under a second when nothing changed. Safe to run again after any interruption and
-    beside another process. Raises ``DeepError``.
+    beside another process; ending ``children`` cuts it short. Raises ``DeepError``.
     """
-    ctx = builders.context(store or Store(), load_all(), progress or Silent())
+    ctx = builders.context(store or Store(), load_all(), progress or Silent(), children)
     return engine.ensure(names, ctx, source=source, rehash=rehash, wait_seconds=wait_seconds)
 
 

@@ -10,7 +10,7 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -33,6 +33,7 @@ from testbed.artifacts.progress import Reporter
 from testbed.artifacts.store import Store
 from testbed.errors import DeepError
 from testbed.paths import repo_root
+from testbed.run import Children
 
 # Raise it when the builders change what they make from the same inputs.
 BUILDER = 1
@@ -51,11 +52,14 @@ class Context:
     declarations: Mapping[str, Declaration]
     reporter: Reporter
     root: Path
+    children: Children = field(default_factory=Children)
 
 
-def context(store: Store, declarations: Mapping[str, Declaration], reporter: Reporter) -> Context:
-    """A context for this checkout."""
-    return Context(store, declarations, reporter, repo_root())
+def context(
+    store: Store, declarations: Mapping[str, Declaration], reporter: Reporter, children: Children | None = None
+) -> Context:
+    """A context for this checkout; whoever gives ``children`` can end the compilers."""
+    return Context(store, declarations, reporter, repo_root(), children or Children())
 
 
 def source_of(declaration: Declaration, preferred: str) -> str:
@@ -208,9 +212,10 @@ def prepare_go(declaration: Declaration, ctx: Context) -> int:
     if not isinstance(build, GoBuild):
         return 0
     names: list[str] = []
-    compilers.stream(
+    compilers.compile_with(
         [compilers.go(), "list", "-deps", "-f", "{{.ImportPath}}", *build.packages.values()],
         log=ctx.store.root / "logs" / f"{declaration.name}.modules.log",
+        children=ctx.children,
         env=_go_environment(build),
         cwd=_module_dir(build, ctx),
         on_line=names.append,
@@ -230,7 +235,7 @@ def _make_go(declaration: Declaration, build: GoBuild, ctx: Context, work: Path)
             ctx.reporter.amount(declaration.name, min(compiled, total), total)
 
     flags = " ".join([*GO_LDFLAGS, *(declaration.expand(flag) for flag in build.ldflags)])
-    compilers.stream(
+    compilers.compile_with(
         [
             compilers.go(),
             "build",
@@ -243,6 +248,7 @@ def _make_go(declaration: Declaration, build: GoBuild, ctx: Context, work: Path)
             *build.packages.values(),
         ],
         log=ctx.store.log_path(declaration.name),
+        children=ctx.children,
         env={**_go_environment(build), **_scratch(work)},
         cwd=_module_dir(build, ctx),
         on_line=count,
@@ -253,9 +259,10 @@ def _make_go(declaration: Declaration, build: GoBuild, ctx: Context, work: Path)
 def _make_c(declaration: Declaration, build: CBuild, ctx: Context, work: Path) -> dict[str, Path]:
     ctx.reporter.step(declaration.name, "compiling")
     for name, output in build.outputs.items():
-        compilers.stream(
+        compilers.compile_with(
             [compilers.gcc(), *C_FLAGS, *build.flags, *output.flags, "-o", work / name, *output.sources],
             log=ctx.store.log_path(declaration.name),
+            children=ctx.children,
             env={"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, "LC_ALL": "C", **_scratch(work)},
             cwd=ctx.root / build.directory,
         )
@@ -272,7 +279,7 @@ def _make_rootfs(declaration: Declaration, build: RootfsBuild, ctx: Context, wor
     ctx.reporter.step(declaration.name, "unpacking packages of Debian")
     root, listing = work / "root", work / build.packages_list
     options = [f"--aptopt={line}" for line in host_apt_options()]
-    compilers.stream(
+    compilers.compile_with(
         [
             "mmdebstrap",
             "--variant=extract",
@@ -288,6 +295,7 @@ def _make_rootfs(declaration: Declaration, build: RootfsBuild, ctx: Context, wor
             *host_apt_sources(build.suite),
         ],
         log=ctx.store.log_path(declaration.name),
+        children=ctx.children,
         env={"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH},
     )
     ctx.reporter.step(declaration.name, "packing the layer")

@@ -1,4 +1,4 @@
-"""Run the compilers: output to a log, progress from their lines, no survivor when this process dies."""
+"""The compilers: which ones there are, and how they are run."""
 
 from __future__ import annotations
 
@@ -11,56 +11,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from testbed.errors import CHECK_FAILED, DeepError
-from testbed.run import tail
+from testbed.run import Children, stream, tail
 
 
-def stream(
+def compile_with(
     argv: Sequence[str | Path],
     *,
     log: Path,
+    children: Children,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """Run ``argv``, append its output to ``log`` and hand each line to ``on_line``.
+    """Run ``argv`` among ``children``, append its output to ``log`` and hand each line to ``on_line``.
 
     Raises ``DeepError`` with the end of the output when it fails.
     """
-    command = [*_die_with_parent(), *(str(part) for part in argv)]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("a", encoding="utf-8") as sink,
-        subprocess.Popen(
-            command,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                sink.write(line)
-                if on_line:
-                    on_line(line.rstrip("\n"))
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode != 0:
+    status = stream(argv, log=log, env=env, cwd=cwd, on_line=on_line, children=children)
+    if status != 0:
         raise DeepError(
-            f"{Path(argv[0]).name} failed with exit status {process.returncode}:\n{tail(log)}",
+            f"{Path(argv[0]).name} failed with exit status {status}:\n{tail(log)}",
             next_step=f"read the whole log: {log}",
             exit_code=CHECK_FAILED,
         )
-
-
-def _die_with_parent() -> list[str]:
-    """A prefix after which the kernel ends the program when this process is killed."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _first_line(argv: Sequence[str | Path]) -> str:
