@@ -13,9 +13,11 @@ from docker.types import IPAMConfig, IPAMPool
 from testbed.errors import DeepError
 
 LABEL = "org.deephdc.testbed"
-RANGE = ipaddress.ip_network("198.18.0.0/16")
+RANGE = ipaddress.IPv4Network("198.18.0.0/16")
 FIRST_NODE = 11
 MAX_NODES = 200
+# The default route, and the halves of it that tunnels set, are wider than any network that a host is part of.
+WIDEST_NETWORK = 8
 ROUTES = Path("/proc/net/route")
 
 
@@ -71,9 +73,9 @@ def ensure(client: docker.DockerClient, testbed: str, mtu: int, routes: Path = R
             return network
     raise DeepError(
         "no free subnet for a testbed",
-        found=f"every /24 of {RANGE} is in use",
-        needed="one free /24",
-        next_step="remove a testbed that is no longer needed: deep testbed down --name NAME",
+        found=f"in use: {', '.join(sorted(str(other) for other in taken if RANGE.overlaps(other)))}",
+        needed=f"one free /24 in {RANGE}",
+        next_step="remove a testbed (deep testbed list, deep testbed down), or the network or route named",
     )
 
 
@@ -112,13 +114,12 @@ def _docker_subnets(client: docker.DockerClient) -> list[ipaddress.IPv4Network]:
 
 
 def _host_routes(routes: Path) -> list[ipaddress.IPv4Network]:
-    """Networks that the host routes to (the default route is none)."""
-    found = []
+    """Networks that the host routes to. Routes to whole parts of the internet are ways out, no networks."""
+    found: list[ipaddress.IPv4Network] = []
     for line in routes.read_text(encoding="ascii").splitlines()[1:] if routes.is_file() else []:
         _, destination, _, _, _, _, _, mask, *_ = line.split()
-        if int(mask, 16):
-            found.append(ipaddress.ip_network(f"{_dotted(destination)}/{_dotted(mask)}", strict=False))
-    return [network for network in found if isinstance(network, ipaddress.IPv4Network)]
+        found.append(ipaddress.IPv4Network(f"{_dotted(destination)}/{_dotted(mask)}", strict=False))
+    return [network for network in found if network.prefixlen >= WIDEST_NETWORK]
 
 
 def _dotted(word: str) -> str:

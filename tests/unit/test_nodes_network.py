@@ -47,8 +47,13 @@ def test_a_subnet_that_the_host_routes_to_is_left_out(client: Any, tmp_path: Pat
         "eth1\t000012C6\t00000000\t0001\t0\t0\t0\t0000FEFF\t0\t0\t0\n",  # 198.18.0.0/15
         encoding="ascii",
     )
-    with pytest.raises(DeepError, match="no free subnet"):
+    with pytest.raises(DeepError, match="no free subnet") as refused:
         network.ensure(client, "local", 1500, routes)
+    assert refused.value.found == "in use: 198.18.0.0/15"
+    halves = "tun0\t000000{}\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n"  # 0.0.0.0/1 and 128.0.0.0/1
+    routes.write_text(header + halves.format("00") + halves.format("80"), encoding="ascii")
+    assert network.ensure(client, "tunnelled", 1500, routes).subnet == "198.18.0.0/24"
+    client.all_networks.clear()
     routes.write_text(header + "eth1\t000012C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", encoding="ascii")
     assert network.ensure(client, "local", 1500, routes).subnet == "198.18.1.0/24"
 
