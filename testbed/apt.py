@@ -7,6 +7,7 @@ it is needed, so that a mirror, a proxy or a snapshot chosen by the host's admin
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -96,7 +97,8 @@ def _stanzas(lines: Iterable[str]) -> Iterable[dict[str, str]]:
 
 def _no_archive(found: str) -> DeepError:
     return DeepError(
-        "no Debian archive known on this host",
+        "no Debian archive known on this machine",
+        host=platform.node(),
         found=found,
         needed="an apt source with Origin Debian, component main",
         next_step=f"run 'apt-get update' on a Debian host, or set {OVERRIDE}='http://YOUR-ARCHIVE/debian [http://YOUR-ARCHIVE/debian-security]'",

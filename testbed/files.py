@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from testbed.errors import DeepError
 
@@ -47,6 +49,7 @@ def require_space(path: Path, needed: int, purpose: str) -> None:
     if found < needed:
         raise DeepError(
             f"not enough space on the disk of {path} for {purpose}",
+            host=platform.node(),
             found=f"{found} bytes ({human(found)})",
             needed=f"{needed} bytes ({human(needed)})",
             next_step="free space there, or put the cache elsewhere with DEEP_CACHE_DIR",
@@ -63,10 +66,46 @@ def disk_full_explained(path: Path, purpose: str) -> Iterator[None]:
             raise
         raise DeepError(
             f"the disk of {path} became full while writing {purpose}",
+            host=platform.node(),
             found=f"{free_bytes(path)} bytes free",
             needed="more free space",
             next_step="free space there, or put the cache elsewhere with DEEP_CACHE_DIR, and run the command again",
         ) from failure
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, what: str, next_step: str) -> Iterator[TextIO]:
+    """Hold the lock file ``path`` alone; raises ``DeepError`` naming the holder's process where it is taken.
+
+    The kernel frees the lock when this process ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path, what, next_step) as file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+def _locked(path: Path, what: str, next_step: str) -> TextIO:
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip()
+            file.close()
+            raise DeepError(
+                f"another command is working on {what}",
+                found=f"process {owner or 'unknown'}",
+                needed="one command at a time",
+                next_step=next_step,
+            ) from None
+        # The command before may have removed the file between the two calls.
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()
 
 
 def sync_directory(path: Path) -> None:

@@ -23,7 +23,7 @@ from docker.types import Ulimit
 
 from testbed import cgroups
 from testbed.errors import CHECK_FAILED, DeepError
-from testbed.host import Host
+from testbed.host import Host, machine_name
 from testbed.image import Image
 from testbed.network import LABEL, Network
 
@@ -93,6 +93,7 @@ def check_capabilities(host: Host) -> None:
     if missing:
         raise DeepError(
             "this machine cannot run nodes",
+            host=machine_name(),
             found=f"no {', '.join(missing)} among its capabilities",
             needed=", ".join(sorted(REQUIRED)),
             next_step="run it on a machine, or in a container that has these capabilities",
@@ -126,11 +127,15 @@ class Nodes:
         with ThreadPoolExecutor(max_workers=8) as pool:
             return list(pool.map(lambda container: self._state(container, versions=versions), found))
 
-    def remove(self) -> list[str]:
-        """Remove every container with its volumes and control groups; returns the names of the nodes removed."""
+    def remove(self) -> tuple[list[str], list[Path]]:
+        """Remove every container with its volumes and control groups.
+
+        Returns the names of the nodes removed, and the control groups that still hold a process.
+        """
         found = containers(self.client, self.testbed)
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(_remove, found))
+        left: list[Path] = []
         if self.host.cgroups.version == 1:
             left = cgroups.remove(self.testbed, self.host.cgroups.mounts)
             left += [
@@ -138,14 +143,7 @@ class Nodes:
                 for container in found
                 for path in cgroups.remove_container(str(container.id), self.host.cgroups.mounts)
             ]
-            if left:
-                raise DeepError(
-                    "control groups of the testbed still hold processes",
-                    found=", ".join(str(path) for path in left),
-                    next_step=f"deep testbed down --name {self.testbed}",
-                    exit_code=CHECK_FAILED,
-                )
-        return [container.labels[NODE_LABEL] for container in found]
+        return [container.labels[NODE_LABEL] for container in found], left
 
     def get(self, node: str) -> Container:
         """The container of ``node``; raises ``DeepError`` with the names that exist."""

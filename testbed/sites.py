@@ -16,10 +16,11 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
-from testbed import console
+from testbed import console, state
 from testbed import secrets as site_secrets
 from testbed.errors import CHECK_FAILED, WRONG_USAGE, DeepError
-from testbed.paths import repo_root, state_dir
+from testbed.files import exclusive
+from testbed.paths import repo_root, site_state_dir, state_dir
 from testbed.playbook import PlaybookResult, ansible_environment, run_playbook
 from testbed.run import run, tail
 
@@ -106,10 +107,13 @@ def generated_inventory(name: str = DEFAULT_NAME) -> Path:
 
 def vault_password_file(site: str, name: str | None = None) -> Path:
     """The file that opens the site's secrets; ``$ANSIBLE_VAULT_PASSWORD_FILE`` overrides for a production site."""
-    if site == TESTBED_SITE:
-        return state_dir(name or DEFAULT_NAME) / "vault-password"
     own = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE")
-    return Path(own) if own else state_dir(f"site-{site}") / "vault-password"
+    return Path(own) if own and site != TESTBED_SITE else _state(site, name) / "vault-password"
+
+
+def _state(site: str, name: str | None) -> Path:
+    """Where what is known of a site, or of the testbed ``name``, is kept."""
+    return state_dir(name or DEFAULT_NAME) if site == TESTBED_SITE else site_state_dir(site)
 
 
 def inventory_sources(site: str, name: str | None = None) -> list[Path]:
@@ -130,7 +134,7 @@ def inventory_args(site: str, name: str | None = None) -> list[str]:
 
 def logs_dir(site: str, name: str | None = None) -> Path:
     """Where logs and verdicts of a site are kept."""
-    return state_dir(name or DEFAULT_NAME if site == TESTBED_SITE else f"site-{site}") / "logs"
+    return _state(site, name) / "logs"
 
 
 def _log_file(site: str, name: str | None, what: str) -> Path:
@@ -161,24 +165,31 @@ def secrets(site: str, name: str | None = None) -> dict[str, Any]:
 # --- deploy, verify ------------------------------------------------------------------------------------------------
 
 
-def deploy(
-    site: str, *, limit: str | None = None, check_mode: bool = False, name: str | None = None, log: Path | None = None
-) -> PlaybookResult:
-    """Bring the site to what its inventory says, layer by layer; raises ``DeepError`` naming host and task."""
-    return play(site, "site", limit=limit, check_mode=check_mode, name=name, log=log)
+@contextmanager
+def alone(site: str, name: str | None = None) -> Iterator[None]:
+    """Keep every other command of this machine that changes the site, or the testbed ``name``, out."""
+    _need_testbed(site, name)
+    if site == TESTBED_SITE:
+        with state.lock(name or DEFAULT_NAME):
+            yield
+        return
+    with exclusive(site_state_dir(site) / "lock", f"site {site}", "wait for it to end"):
+        yield
 
 
 def play(
     site: str,
-    playbook: str,
+    playbook: str = "site",
     *,
     variables: Sequence[str] = (),
     limit: str | None = None,
     check_mode: bool = False,
     name: str | None = None,
-    log: Path | None = None,
 ) -> PlaybookResult:
-    """Run one playbook of ``playbooks/`` on the site; ``variables`` are ``NAME=VALUE`` as for ``--extra-vars``."""
+    """Run one playbook of ``playbooks/`` on the site, by default all layers in order; call it inside :func:`alone`.
+
+    ``variables`` are ``NAME=VALUE`` as for ``--extra-vars``. Raises ``DeepError`` naming host and task.
+    """
     _need_testbed(site, name)
     options = [option for variable in variables for option in ("--extra-vars", variable)]
     options += ["--limit", limit] if limit else []
@@ -186,7 +197,7 @@ def play(
     return run_playbook(
         playbook,
         inventory_args(site, name),
-        log=log or _log_file(site, name, f"{playbook}-check" if check_mode else playbook),
+        log=_log_file(site, name, f"{playbook}-check" if check_mode else playbook),
         extra_args=options,
         facts=facts_dir(site, name),
         title=f"{playbook}{' (check)' if check_mode else ''} {site}",
@@ -195,7 +206,7 @@ def play(
 
 def facts_dir(site: str, name: str | None = None) -> Path:
     """The fact cache of a site, apart from every other's: two testbeds have hosts of the same names."""
-    return logs_dir(site, name).parent / "facts"
+    return _state(site, name) / "facts"
 
 
 def _need_testbed(site: str, name: str | None) -> None:

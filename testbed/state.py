@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from testbed.errors import DeepError
-from testbed.files import write_atomic
-from testbed.paths import state_dir, state_root
+from testbed.files import exclusive, write_atomic
+from testbed.paths import state_dir, testbeds_dir
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 FILE = "testbed.json"
@@ -88,47 +85,22 @@ def need(name: str) -> State:
 
 def names() -> list[str]:
     """Every testbed that has a state."""
-    return sorted(file.parent.name for file in state_root().glob(f"*/{FILE}"))
+    return sorted(file.parent.name for file in testbeds_dir().glob(f"*/{FILE}"))
 
 
 @contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Keep every other command that changes testbed ``name`` out; the kernel frees it when this process ends.
+    """Keep every other command that changes testbed ``name``, or works on its nodes, out.
 
     The file goes with the testbed: it is removed where no state is left at the end.
     """
-    state_root().mkdir(parents=True, exist_ok=True)
-    path = state_root() / f"{name}.lock"
-    with _locked(path, name) as file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    path = testbeds_dir() / f"{name}.lock"
+    with exclusive(path, f"testbed {name}", "wait for it to end, or use another --name"):
         try:
             yield
         finally:
             if not (state_dir(name) / FILE).is_file():
                 path.unlink(missing_ok=True)
-
-
-def _locked(path: Path, name: str) -> TextIO:
-    while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip()
-            file.close()
-            raise DeepError(
-                f"another command is working on testbed {name}",
-                found=f"process {owner or 'unknown'}",
-                needed="one command at a time",
-                next_step="wait for it to end, or use another --name",
-            ) from None
-        # The command before may have removed the file between the two calls.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
-        file.close()
 
 
 def as_dict(state: State) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import docker
@@ -25,14 +26,12 @@ from testbed.artifacts import api
 from testbed.console import err
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.nodes import Node, Nodes, containers, execute, testbeds
-from testbed.paths import cache_dir, state_dir
-from testbed.run import run
+from testbed.paths import cache_dir, run_dir, state_dir
+from testbed.run import Children, run
 from testbed.settings import changed as changed_settings
 from testbed.state import PHASES, State
 
 DEFAULT_PROFILE = "kubernetes"
-# Sockets of ssh's shared connections: short enough for a socket's name, and gone after a reboot.
-CONTROL_PATHS = Path("/run/deep-testbed")
 ADMIN_CONF = "/etc/kubernetes/admin.conf"
 Say = Callable[[str], None]
 
@@ -56,19 +55,18 @@ def up(
     acceptance suite found something.
     """
     machine = host.preflight()
-    client = engine.ensure_running()
-    with state.lock(state.check_name(name)):
+    with engine.in_use() as client, state.lock(state.check_name(name)):
         bed = _Raising(client, machine, _wanted(name, profile, nodes, image_name, settings), say)
-        store = _Background(bed.ensure_artifacts) if artifacts else None
-        bed.ensure_nodes()
-        if store is not None:
-            with bed.step("artefacts"):
-                store.result()
-                server.ensure(bed.folder, bed.state.gateway)
+        with _Background(bed.ensure_artifacts if artifacts else _nothing, bed.children.end) as store:
+            bed.ensure_nodes()
+            if artifacts:
+                with bed.step("artefacts"):
+                    store.result()
+                    server.ensure(bed.folder, bed.state.gateway)
         bed.reached("nodes")
         if until in PHASES[PHASES.index("deploy") :]:
             with bed.step("deploy"):
-                sites.deploy(sites.TESTBED_SITE, name=name)
+                sites.play(sites.TESTBED_SITE, name=name)
             bed.reached("deploy")
         verdict = _verify(bed.state) if until == "verify" else None
     return {**status(name), "ok": verdict is None or verdict["ok"], "verdict": verdict}
@@ -84,12 +82,30 @@ def down(name: str, *, purge: bool = False) -> dict[str, Any]:
     client = _engine(needed=purge or folder.is_dir())
     removed: dict[str, Any] = {}
     if client is not None:
+        if purge:
+            _check_unused_by_others(client, name)
         with state.lock(name):
             removed = _remove(client, name, machine)
         if purge:
-            removed["images"] = _purge(client)
-        removed["engine"] = not testbeds(client) and engine.stop_if_ours()
+            removed["images"] = image.remove(client)
+            shutil.rmtree(cache_dir(), ignore_errors=True)
+    if not everywhere():
+        removed["engine"] = engine.stop_if_ours()
     return {"ok": True, "name": name, "removed": removed}
+
+
+def everywhere() -> list[str]:
+    """Names of all testbeds of this machine: those with a state, and those of which Docker has a part."""
+    client = _engine(needed=False)
+    return sorted({*state.names(), *(testbeds(client) if client is not None else ())})
+
+
+def summaries() -> list[dict[str, Any]]:
+    """Every testbed of this machine in short: its state (empty where only a part of it is left in Docker)."""
+    return [
+        {"name": name, **{key: getattr(known, key, None) for key in ("profile", "image", "nodes", "phase", "verified")}}
+        for name, known in ((name, state.load(name)) for name in everywhere())
+    ]
 
 
 def _engine(*, needed: bool) -> docker.DockerClient | None:
@@ -103,17 +119,27 @@ def _remove(client: docker.DockerClient, name: str, machine: host.Host) -> dict[
     folder = state_dir(name)
     bridge = network.find(client, name)
     removed: dict[str, Any] = {"server": server.stop(folder, bridge.gateway if bridge else "")}
-    _close_connections(CONTROL_PATHS / name)
-    removed["nodes"] = Nodes(client, name, machine).remove()
+    _close_connections(run_dir() / name)
+    removed["nodes"], groups = Nodes(client, name, machine).remove()
     removed["network"] = network.remove(client, name)
     removed["limits"] = limits.release(name)
     removed["state"] = folder.is_dir()
     shutil.rmtree(folder, ignore_errors=True)
+    if groups:
+        raise DeepError(
+            "control groups of the testbed still hold processes",
+            host=host.machine_name(),
+            found=", ".join(map(str, groups)),
+            needed="none",
+            next_step=f"end what their cgroup.procs name, then: deep testbed down --name {name}",
+            exit_code=CHECK_FAILED,
+        )
     return removed
 
 
-def _purge(client: docker.DockerClient) -> list[str]:
-    others = testbeds(client)
+def _check_unused_by_others(client: docker.DockerClient, name: str) -> None:
+    """Images and cache are every testbed's, also of one that is still being raised."""
+    others = ({*state.names()} | testbeds(client)) - {name}
     if others:
         raise DeepError(
             "the images and the cache are in use",
@@ -121,9 +147,6 @@ def _purge(client: docker.DockerClient) -> list[str]:
             needed="no other testbed",
             next_step=f"deep testbed down --name {min(others)}",
         )
-    tags = image.remove(client)
-    shutil.rmtree(cache_dir(), ignore_errors=True)
-    return tags
 
 
 def status(name: str) -> dict[str, Any]:
@@ -145,7 +168,9 @@ def status(name: str) -> dict[str, Any]:
 
 def verify(name: str, *, select: str | None = None) -> dict[str, Any]:
     """Run the acceptance suite against a testbed that is deployed and return its verdict."""
-    return _verify(state.need(name), select)
+    state.need(name)
+    with state.lock(name):
+        return _verify(state.need(name), select)
 
 
 def kubeconfig(name: str) -> str:
@@ -192,12 +217,7 @@ def ssh_command(known: State, node: str, *, terminal: bool) -> list[str]:
     """The ssh call that reaches a node as Ansible does."""
     folder = state_dir(known.name)
     address = next(item.address for item in _nodes(known) if item.name == node)
-    options = [
-        f"UserKnownHostsFile={folder / inventory.KNOWN_HOSTS}",
-        "StrictHostKeyChecking=yes",
-        "IdentitiesOnly=yes",
-    ]
-    flags = [part for option in options for part in ("-o", option)]
+    flags = [part for option in inventory.ssh_options(folder) for part in ("-o", option)]
     return ["ssh", "-i", str(folder / inventory.KEY), *flags, *(["-t"] if terminal else []), f"root@{address}"]
 
 
@@ -235,6 +255,7 @@ class _Raising:
         self.say = say
         self.profile = profiles.load(wanted.profile)
         self.folder = state_dir(wanted.name)
+        self.children = Children()
         self.state.save()
 
     @contextmanager
@@ -254,7 +275,7 @@ class _Raising:
     def ensure_artifacts(self) -> None:
         """Make what the profile's roles install present in the store."""
         with api.Display() as display:
-            api.ensure(self.profile.artifacts, display)
+            api.ensure(self.profile.artifacts, display, children=self.children)
 
     def ensure_nodes(self) -> None:
         """Image, limits, network, containers, inventory."""
@@ -276,7 +297,8 @@ class _Raising:
                 self.say(f"{node.name}: failed units: {', '.join(node.failed_units)}")
 
     def _remember(self, bridge: network.Network) -> None:
-        control_path = CONTROL_PATHS / self.state.name
+        # Sockets of ssh's shared connections: short enough for a socket's name, and gone after a reboot.
+        control_path = run_dir() / self.state.name
         control_path.mkdir(parents=True, mode=0o700, exist_ok=True)
         self.state.subnet, self.state.gateway = bridge.subnet, bridge.gateway
         self.state.artifact_mirror = server.url(bridge.gateway)
@@ -285,13 +307,24 @@ class _Raising:
 
 
 class _Background:
-    """A function in a thread of its own, which ends with the program: a failed ``up`` waits for nothing."""
+    """A function in a thread of its own; where the block around it fails, ``cancel`` cuts the function short."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], cancel: Callable[[], None]) -> None:
         self._error: BaseException | None = None
         self._work = work
+        self._cancel = cancel
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if value is not None:
+            self._cancel()
+        self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -304,6 +337,10 @@ class _Background:
         self._thread.join()
         if self._error is not None:
             raise self._error
+
+
+def _nothing() -> None:
+    """The work of an ``up`` that leaves the store alone."""
 
 
 def _wanted(
@@ -324,6 +361,13 @@ def _wanted(
     if (nodes or known.nodes) < known.nodes:
         raise DeepError(f"testbed {name} has more nodes", found=str(known.nodes), needed=str(nodes), next_step=again)
     known.nodes = nodes or known.nodes
+    if known.nodes > network.MAX_NODES:
+        raise DeepError(
+            "too many nodes for a testbed",
+            found=str(known.nodes),
+            needed=f"1 to {network.MAX_NODES}",
+            next_step="ask for fewer --nodes",
+        )
     known.settings = changed_settings(known.settings, settings)
     return known
 

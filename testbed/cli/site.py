@@ -91,7 +91,8 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Bring a site to what its inventory says."""
-    result = sites.deploy(site, limit=limit, check_mode=check_mode, name=name)
+    with sites.alone(site, name):
+        result = sites.play(site, limit=limit, check_mode=check_mode, name=name)
     finish(result.as_dict(), as_json, _deploy_text)
 
 
@@ -113,7 +114,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run one playbook on a site: a layer, or an operation such as add_node."""
-    result = sites.play(site, playbook, variables=variables or (), limit=limit, check_mode=check_mode, name=name)
+    with sites.alone(site, name):
+        result = sites.play(site, playbook, variables=variables or (), limit=limit, check_mode=check_mode, name=name)
     finish(result.as_dict(), as_json, _deploy_text)
 
 

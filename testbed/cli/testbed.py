@@ -103,6 +103,12 @@ def up(  # pylint: disable=too-many-positional-arguments  # they are options: ne
     finish(found, as_json, _status_table)
 
 
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the testbeds of this machine."""
+    emit({"ok": True, "testbeds": testbed.summaries()}, as_json, _summaries_table)
+
+
 @app.command()
 def status(name: Name = sites.DEFAULT_NAME, as_json: Json = False) -> None:
     """Show nodes, addresses, failed units and versions; exit status 1 when something does not run."""
@@ -176,12 +182,18 @@ def kubeconfig(
 @app.command()
 def down(
     name: Name = sites.DEFAULT_NAME,
+    all_: Annotated[bool, typer.Option("--all", help="Every testbed of this machine.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="Remove node images and the artefact cache too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a testbed and everything it changed on this machine."""
-    found = testbed.down(name, purge=purge)
-    emit(found, as_json, lambda data: f"testbed {data['name']}: removed {_removed(data['removed'])}")
+    """Remove a testbed, or all, and everything it changed on this machine."""
+    names = (testbed.everywhere() if all_ else []) or [name]
+    found = [testbed.down(one, purge=purge and one == names[-1]) for one in names]
+    emit({"ok": True, "testbeds": found} if all_ else found[0], as_json, lambda _: "\n".join(map(_down_text, found)))
+
+
+def _down_text(found: dict[str, Any]) -> str:
+    return f"testbed {found['name']}: removed {_removed(found['removed'])}"
 
 
 def _say(line: str) -> None:
@@ -196,6 +208,16 @@ def _become(command: list[str]) -> None:
 def _removed(removed: dict[str, Any]) -> str:
     names = [", ".join(value) if isinstance(value, list) else what for what, value in removed.items() if value]
     return "; ".join(names) or "nothing, there was none"
+
+
+def _summaries_table(data: dict[str, Any]) -> Any:
+    if not data["testbeds"]:
+        return "no testbed; raise one: deep testbed up"
+    columns = ("name", "profile", "image", "nodes", "phase")
+    table = Table(*columns, box=None, header_style="bold")
+    for one in data["testbeds"]:
+        table.add_row(*(str(one[column] if one[column] is not None else "-") for column in columns))
+    return table
 
 
 def _status_table(found: dict[str, Any]) -> Any:

@@ -94,7 +94,7 @@ def test_version_1_shares_the_hierarchies_but_not_the_folder_around_them(client:
     assert "ro" in host_config["Tmpfs"]["/sys/fs/cgroup"]
     assert (mounts[0] / "deep-local/node1").is_dir()
     assert not (mounts[1] / "deep-local").exists()
-    assert Nodes(client, "local", machine(version=1, mounts=mounts)).remove() == ["node1"]
+    assert Nodes(client, "local", machine(version=1, mounts=mounts)).remove() == (["node1"], [])
     assert not (mounts[0] / "deep-local").exists()
 
 
@@ -191,9 +191,9 @@ def test_a_node_that_stops_while_it_is_asked_is_shown_as_it_is(client: Any, monk
 def test_removal_takes_volumes_and_can_be_repeated(client: Any) -> None:
     raise_nodes(client, wanted=TWO)
     everything = Nodes(client, "local", machine())
-    assert everything.remove() == ["node1", "node2"]
+    assert everything.remove() == (["node1", "node2"], [])
     assert client.removed["deep-local-node1"] == {"force": True, "v": True}
-    assert everything.remove() == []
+    assert everything.remove() == ([], [])
 
 
 def test_only_containers_of_this_testbed_are_removed(client: Any) -> None:

@@ -26,7 +26,7 @@ STATES = [
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DEEP_STATE_DIR", str(tmp_path))
-    return tmp_path / "local"
+    return tmp_path / "testbeds" / "local"
 
 
 def made(**changes: object) -> state.State:
@@ -56,7 +56,7 @@ def test_there_is_no_state_before_the_first_up() -> None:
 
 
 def test_a_broken_state_says_how_to_start_over(folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / state.FILE).write_text('{"name": "loc', encoding="utf-8")
     with pytest.raises(DeepError, match="cannot be read") as refused:
         state.load("local")
@@ -83,20 +83,20 @@ def test_a_second_command_is_told_who_works_on_the_testbed(folder: Path) -> None
         pass
 
 
-def test_the_lock_of_a_killed_command_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_command_is_free(folder: Path) -> None:
     script = "import os\nfrom testbed import state\nwith state.lock('local'):\n    os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == -9
-    assert (tmp_path / "local.lock").exists()
+    assert folder.with_name("local.lock").exists()
     with state.lock("local"):
         pass
-    assert not (tmp_path / "local.lock").exists()
+    assert not folder.with_name("local.lock").exists()
 
 
-def test_the_lock_stays_with_a_testbed_that_exists(tmp_path: Path) -> None:
+def test_the_lock_stays_with_a_testbed_that_exists(folder: Path) -> None:
     with state.lock("local"):
         made().save()
-    assert (tmp_path / "local.lock").exists()
+    assert folder.with_name("local.lock").exists()
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

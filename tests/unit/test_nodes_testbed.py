@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from testbed import engine, host, image, inventory, limits, network, nodes, server, sites, state, testbed
+from testbed import cgroups, engine, host, image, inventory, limits, network, nodes, server, sites, state, testbed
 from testbed.artifacts import api
 from testbed.cli import testbed as cli
 from testbed.errors import DeepError
+from testbed.files import write_atomic
+from testbed.run import Children, stream
 from tests.unit.fake_docker import FakeDocker, api_error
 
 PASSED = {"id": "cluster::dns[node1]", "title": "Names resolve", "outcome": "passed", "seconds": 0.5, "reason": ""}
@@ -45,12 +49,13 @@ class World:
         self.sysctl = tmp_path / "sys"
         self.memory = tmp_path / "memory"
         self.memory.mkdir()
-        self.control_paths = tmp_path / "control"
+        self.control_paths = tmp_path / "run"
         for key in limits.NEEDED:
             (self.sysctl / key).parent.mkdir(parents=True, exist_ok=True)
             (self.sysctl / key).write_text("1\n", encoding="ascii")
         machine = host.Host("debian", "12", host.Cgroups(1, (self.memory,)), frozenset(host.CAPABILITIES), 1400)
         monkeypatch.setenv("DEEP_STATE_DIR", str(tmp_path / "state"))
+        monkeypatch.setenv("DEEP_RUN_DIR", str(self.control_paths))
         monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
         monkeypatch.setattr(host, "preflight", lambda: machine)
         monkeypatch.setattr(host, "facts", lambda: machine)
@@ -58,14 +63,13 @@ class World:
         monkeypatch.setattr(engine, "client", lambda: self.docker)
         monkeypatch.setattr(engine, "stop_if_ours", lambda: True)
         monkeypatch.setattr(nodes, "wait_for_ssh", lambda _: None)
-        monkeypatch.setattr(testbed, "CONTROL_PATHS", self.control_paths)
         monkeypatch.setattr(limits, "acquire", functools.partial(limits.acquire, sysctl=self.sysctl))
         monkeypatch.setattr(limits, "release", functools.partial(limits.release, sysctl=self.sysctl))
         monkeypatch.setattr(network, "ensure", functools.partial(network.ensure, routes=tmp_path / "no-routes"))
         monkeypatch.setattr(image, "ensure", lambda _, chosen, __: self.step(f"image {chosen.name}"))
-        monkeypatch.setattr(api, "ensure", lambda *_: self.step("artefacts"))
+        monkeypatch.setattr(api, "ensure", lambda *_, **__: self.step("artefacts"))
         monkeypatch.setattr(server, "ensure", lambda _, gateway: self.step(f"server {gateway}"))
-        monkeypatch.setattr(sites, "deploy", lambda _, name: self.step(f"deploy {name}"))
+        monkeypatch.setattr(sites, "play", lambda _, name: self.step(f"deploy {name}"))
         monkeypatch.setattr(sites, "verify", self._verify)
 
     def step(self, what: str) -> None:
@@ -156,10 +160,25 @@ def test_up_after_docker_failed_in_any_call_finishes(world: World, call: str) ->
 
 
 def test_a_failure_of_the_store_is_raised_with_the_nodes_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "ensure", lambda *_: (_ for _ in ()).throw(DeepError("disk full")))
+    monkeypatch.setattr(api, "ensure", lambda *_, **__: (_ for _ in ()).throw(DeepError("disk full")))
     with pytest.raises(DeepError, match="disk full"):
         up()
     assert set(world.docker.all_containers) == {"deep-local-node1", "deep-local-node2"}
+
+
+def test_a_failed_up_does_not_wait_for_the_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: Any, children: Children, **__: Any) -> None:
+        log = world.control_paths.parent / "build.log"
+        stream(["sleep", "600"], log=log, children=children)
+        stream(["sleep", "600"], log=log, children=children)
+
+    monkeypatch.setattr(api, "ensure", build)
+    world.docker.fail["network"] = api_error(500, "engine went away")
+    begin = time.monotonic()
+    with pytest.raises(DeepError, match="Docker"):
+        up()
+    assert time.monotonic() - begin < 60
+    assert threading.active_count() == 1
 
 
 def test_a_failed_acceptance_is_not_ok(world: World) -> None:
@@ -341,11 +360,84 @@ def test_shared_connections_are_closed_before_the_nodes_go(world: World, monkeyp
     assert asked == [["ssh", "-O", "exit", "-o", f"ControlPath={world.control_paths / 'local' / 'abc'}", "node"]]
 
 
+def test_more_nodes_than_addresses_change_nothing(world: World) -> None:
+    up(until="nodes")
+    with pytest.raises(DeepError, match="too many nodes") as refused:
+        up(nodes=network.MAX_NODES + 1)
+    assert refused.value.needed == "1 to 200"
+    assert state.need("local").nodes == 2
+    assert up(until="nodes", nodes=2)["ok"]
+
+
+def test_what_works_on_the_nodes_keeps_others_out(world: World) -> None:
+    up(until="nodes")
+    with state.lock("local"):
+        with pytest.raises(DeepError, match="another command is working on testbed local"):
+            testbed.verify("local")
+        with pytest.raises(DeepError, match="another command"), sites.alone("local", "local"):
+            pass
+        with pytest.raises(DeepError, match="another command"):
+            testbed.down("local")
+    assert testbed.verify("local")["ok"]
+    assert state.need("local").verified
+
+
+def test_the_password_of_a_site_is_no_testbed_s(world: World) -> None:
+    password = sites.vault_password_file("ifca")
+    write_atomic(password, "secret", 0o600)
+    for name in ("ifca", "site-ifca", "sites"):
+        testbed.down(name)
+    assert password.read_text(encoding="utf-8") == "secret"
+
+
+def test_purge_spares_what_another_testbed_needs(world: World, tmp_path: Path) -> None:
+    up(until="nodes")
+    (tmp_path / "cache").mkdir()
+    # Still without a node: it is being raised.
+    state.State("other", "kubernetes", "debian12", 2).save()
+    with pytest.raises(DeepError, match="in use") as refused:
+        testbed.down("local", purge=True)
+    assert refused.value.found == "testbeds: other"
+    assert (tmp_path / "cache").exists()
+    assert testbed.status("local")["running"]
+
+
+def test_groups_that_are_still_busy_are_named_and_everything_else_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(until="nodes")
+    busy = world.memory / "deep-local"
+    monkeypatch.setattr(cgroups, "remove", lambda *_: [busy])
+    with pytest.raises(DeepError, match="still hold processes") as refused:
+        testbed.down("local")
+    assert refused.value.found == str(busy)
+    assert world.limit() == 1
+    assert world.docker.all_networks.keys() == set()
+    assert state.load("local") is None
+
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
 def deep(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_list_shows_every_testbed(world: World) -> None:
+    assert "no testbed" in deep("list").stdout
+    up(until="nodes")
+    up("other", until="nodes", profile="gpu")
+    assert [one["name"] for one in json.loads(deep("list", "--json").stdout)["testbeds"]] == ["local", "other"]
+    assert "debian12" in deep("list").stdout
+
+
+def test_down_all_leaves_no_testbed(world: World) -> None:
+    up(until="nodes")
+    up("other", until="nodes")
+    assert "testbed other: removed" in deep("down", "--all").stdout
+    assert testbed.everywhere() == []
+    assert world.docker.all_containers == {}
+    assert deep("down", "--all").exit_code == 0
 
 
 def test_status_in_json_is_one_object(world: World) -> None:
@@ -432,7 +524,8 @@ def test_down_starts_no_engine_where_there_is_nothing_to_remove(world: World, mo
         raise DeepError("Docker Engine does not answer")
 
     monkeypatch.setattr(engine, "client", absent)
-    assert testbed.down("local") == {"ok": True, "name": "local", "removed": {}}
+    monkeypatch.setattr(engine, "stop_if_ours", lambda: False)
+    assert testbed.down("local") == {"ok": True, "name": "local", "removed": {"engine": False}}
     assert "nothing, there was none" in deep("down").stdout
     state.State("local", "kubernetes", "debian12", 2).save()
     assert testbed.down("local")["removed"]["state"]

@@ -136,22 +136,22 @@ def test_production_vault_password_can_be_elsewhere(
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "own"))
     assert sites.vault_password_file("here") == tmp_path / "own"
     # The testbed's own secrets are never opened with a production password.
-    assert sites.vault_password_file("local", "x") == tmp_path / "state" / "x" / "vault-password"
+    assert sites.vault_password_file("local", "x") == tmp_path / "state" / "testbeds" / "x" / "vault-password"
 
 
 def test_inventory_arguments_are_in_order_of_precedence(sandbox: Sandbox, tmp_path: Path) -> None:
     shutil.copytree(repo_root() / "inventories" / "local", sandbox.root / "local")
     common, local = str(sandbox.root / "common"), str(sandbox.root / "local")
     assert sites.inventory_args("local", "x") == ["-i", common, "-i", local]
-    generated = tmp_path / "state" / "x" / "inventory"
+    generated = tmp_path / "state" / "testbeds" / "x" / "inventory"
     generated.mkdir(parents=True)
-    (tmp_path / "state" / "x" / "vault-password").write_text("x")
-    password = ["--vault-password-file", str(tmp_path / "state" / "x" / "vault-password")]
+    (tmp_path / "state" / "testbeds" / "x" / "vault-password").write_text("x")
+    password = ["--vault-password-file", str(tmp_path / "state" / "testbeds" / "x" / "vault-password")]
     assert sites.inventory_args("local", "x") == ["-i", common, "-i", local, "-i", str(generated), *password]
     assert sites.inventory_args("here") == ["-i", common, "-i", str(sandbox.root / "here")]
 
 
-@pytest.mark.parametrize("call", [sites.inventory_args, sites.secrets, sites.deploy, sites.verify, site_check.check])
+@pytest.mark.parametrize("call", [sites.inventory_args, sites.secrets, sites.play, sites.verify, site_check.check])
 def test_unknown_site_is_a_wrong_usage(sandbox: Sandbox, call: Any) -> None:
     with pytest.raises(DeepError, match="no site nowhere") as caught:
         call("nowhere")
@@ -159,7 +159,7 @@ def test_unknown_site_is_a_wrong_usage(sandbox: Sandbox, call: Any) -> None:
     assert caught.value.needed == "one of: here"
 
 
-@pytest.mark.parametrize("call", [sites.deploy, sites.verify, sites.secrets])
+@pytest.mark.parametrize("call", [sites.play, sites.verify, sites.secrets])
 def test_local_needs_a_testbed(sandbox: Sandbox, call: Any) -> None:
     shutil.copytree(repo_root() / "inventories" / "local", sandbox.root / "local")
     with pytest.raises(DeepError, match="there is no testbed other") as caught:
