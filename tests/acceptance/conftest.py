@@ -37,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--progress", metavar="PATH", help="write a line of progress to this file after each check")
     group.addoption(
         "--limit",
-        metavar="HOST[,HOST]",
-        help="check the hosts themselves only on these; the cluster is always checked as a whole",
+        metavar="PATTERN",
+        help="check the hosts themselves only on these hosts or groups; the cluster is always checked as a whole",
     )
 
 
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     password = config.getoption("--vault-password-file")
     site = Site(config.getoption("--site"), sources, Path(password) if password else None)
     config.stash[SITE] = site
+    if (limit := config.getoption("--limit")) and not site.matching(limit):
+        raise pytest.UsageError(f"--limit {limit} matches no host: the site has {', '.join(site.names)}")
     if verdict := config.getoption("--verdict"):
         progress = config.getoption("--progress")
         config.pluginmanager.register(
@@ -69,14 +71,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names: list[Any] = [pytest.param("none", marks=pytest.mark.skip(reason=NO_SITE))]
     else:
         limit = metafunc.config.getoption("--limit")
-        chosen = [
-            name
-            for name in (site.names if group == "all" else site.group(group))
-            if not limit or name in limit.split(",")
-        ]
-        names = list(chosen) or [
-            pytest.param("none", marks=pytest.mark.skip(reason=f"the site has no host in group {group}"))
-        ]
+        members = site.names if group == "all" else site.group(group)
+        names = [name for name in members if not limit or name in site.matching(limit)]
+        if not names:
+            why = f"no host of group {group} matches --limit {limit}" if members else f"the site has no host in {group}"
+            names = [pytest.param("none", marks=pytest.mark.skip(reason=why))]
     metafunc.parametrize("hostname", names, scope="session")
 
 

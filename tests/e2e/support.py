@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from testbed import limits, process
 from testbed.paths import state_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,17 +31,16 @@ def deep_json(*arguments: str, status: int = 0) -> Any:
 
 
 def host_snapshot() -> dict[str, object]:
-    """Limits, control groups, links and processes that belong to a testbed."""
-    groups = sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/deep-{NAME}"))
-    limits = {path.name: path.read_text(encoding="ascii") for path in Path("/proc/sys/fs/inotify").iterdir()}
-    servers = [
-        pid.name for pid in Path("/proc").iterdir() if pid.name.isdigit() and f"/{NAME}/".encode() in _command_line(pid)
-    ]
-    return {"groups": groups, "limits": limits, "servers": servers, "state": state_dir(NAME).exists()}
+    """Kernel settings, control groups, links, artefact servers and state: what a testbed changes on the machine."""
+    running = [process.command(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
+    return {
+        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/deep-{NAME}")),
+        "settings": {key: _read(limits.SYSCTL / key) for key in (*limits.NEEDED, *limits.WRITTEN_BY_NODES)},
+        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
+        "servers": [words for words in running if "testbed.artifacts.serve" in words],
+        "state": state_dir(NAME).exists(),
+    }
 
 
-def _command_line(pid: Path) -> bytes:
-    try:
-        return (pid / "cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
+def _read(setting: Path) -> str:
+    return setting.read_text(encoding="ascii") if setting.is_file() else ""

@@ -6,6 +6,7 @@ hosts that this machine is not.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
+import requests
+import typer
 import yaml
 
 from plugins.modules import gpu_facts
@@ -284,6 +288,7 @@ def deep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
         answer = json.loads(capsys.readouterr().out)
         assert answer["ok"] is False
         error: dict[str, Any] = answer["error"]
+        assert all(error[fact] for fact in ("host", "message", "found", "needed", "next_step")), error
         return error
 
     return run
@@ -293,7 +298,8 @@ def test_not_root(deep: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     error = deep("testbed", "up")
     assert (error["found"], error["needed"]) == ("user id 1000", "user id 0")
-    assert error["next_step"] == "sudo deep testbed up"
+    assert error["next_step"].endswith("deep testbed up --json")
+    assert error["next_step"].startswith("sudo /")
     assert not list(tmp_path.iterdir())
 
 
@@ -334,6 +340,43 @@ def test_docker_neither_installed_nor_running(deep: Refused, monkeypatch: pytest
     assert error["message"] == "Docker Engine is not installed"
     assert "make install" in error["next_step"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "said"),
+    [
+        (docker.errors.APIError("500 Server Error: no space left"), 1, "no space left"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/testbed.json"), 1, "/x/testbed.json: No space left"),
+        (requests.exceptions.ReadTimeout("Read timed out."), 1, "Read timed out."),
+        (typer.BadParameter("not a number"), 2, "not a number"),
+    ],
+)
+def test_errors_of_libraries_are_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failure: Exception, status: int, said: str
+) -> None:
+    def fail(**_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("sys.argv", ["deep", "testbed", "down", "--json"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == status
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["ok"]
+    assert said in answer["error"]["message"]
+    assert answer["error"]["next_step"]
+
+
+@pytest.mark.parametrize("words", [["testbed", "up", "--nodes", "x"], ["testbed", "nothing"], ["testbed", "up", "-x"]])
+def test_wrong_usage_is_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["deep", *words, "--json"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "--help" in json.loads(capsys.readouterr().out)["error"]["next_step"]
 
 
 def test_disk_full_in_the_store(deep: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ class Site:
         """Host names of a group, in inventory order; empty for a group the inventory does not have."""
         return list(self.groups.get(name, []))
 
+    def matching(self, pattern: str) -> list[str]:
+        """Host names that a pattern of hosts and groups selects, as Ansible's ``--limit`` does."""
+        return self._inventory.hosts_of(pattern)
+
     def groups_of(self, host: str) -> list[str]:
         """The groups that hold ``host``."""
         return sorted(name for name, hosts in self.groups.items() if host in hosts)
