@@ -6,6 +6,8 @@ BIN := .venv/bin
 REPORTS := reports
 PYTHON_CODE := testbed plugins tools benchmarks tests
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header
 
 .PHONY: help
 help: ## Show the targets and what they do
@@ -63,8 +65,8 @@ format: ## Format the Python code
 
 .PHONY: lock
 lock: ## Pin the newest allowed versions of all requirements, with hashes
-	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --extra build --extra test --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-header pyproject.toml --output-file requirements/dev.txt
+	@$(COMPILE) --extra build --extra test pyproject.toml --output-file requirements/dev.txt
+	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 
 .PHONY: bench
 bench: install ## Measure the figures of docs/performance.md (about 20 minutes)
@@ -72,4 +74,4 @@ bench: install ## Measure the figures of docs/performance.md (about 20 minutes)
 
 .PHONY: clean
 clean: ## Remove the Python environment and every report; testbeds and caches stay
-	@rm -rf .venv $(REPORTS)
+	@rm -rf .venv .python $(REPORTS)

@@ -25,6 +25,8 @@ system_packages() {
     command -v "$program" >/dev/null || missing+=("$package")
   done <<<"$PROGRAMS"
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+  # What the Debian archive signs with; Ubuntu does not have it by itself.
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
   [ ${#missing[@]} -eq 0 ] && return
   command -v apt-get >/dev/null ||
     die "missing system packages: ${missing[*]} (found: no apt-get; needed: Debian or Ubuntu)" \
@@ -37,11 +39,12 @@ system_packages() {
   RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $install >/dev/null
 }
 
-# The first interpreter of version 3.12 or newer: named ones of the PATH, then those of pyenv (whose shims fail when no
-# version is selected).
+# The first interpreter of version 3.12 or newer: named ones of the PATH, those of pyenv (whose shims fail when no version
+# is selected), one that an earlier run fetched.
 find_python() {
   local candidate
-  for candidate in python3.13 python3.12 python3.14 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3; do
+  for candidate in python3.13 python3.12 python3.14 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3 \
+    .python/*/bin/python3; do
     if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then
       command -v "$candidate"
       return
@@ -57,12 +60,21 @@ install_python() {
   DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 python3-venv >/dev/null
 }
 
+# Debian 12 and Ubuntu 22.04 have an older Python: uv then fetches a build of CPython from its publisher, by checksum.
+fetch_python() {
+  say "fetching Python 3.13 (the distribution has $(python3 --version 2>&1))"
+  local uv=.python/uv
+  python3 -m venv --clear "$uv" &&
+    "$uv/bin/python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt &&
+    "$uv/bin/uv" python install --no-bin --install-dir "$PWD/.python" 3.13
+}
+
 python_environment() {
   local wanted python
   # Of pyproject.toml what decides on the installation: the tables above those of the tools.
   wanted=$({ cat requirements/*.txt && sed '/^\[tool\.ruff/,$d' pyproject.toml; } | sha256sum | cut -d' ' -f1)
   [ "$(cat .venv/.requirements.sha256 2>/dev/null)" = "$wanted" ] && [ -x .venv/bin/deep ] && return
-  python=$(find_python) || { install_python; python=$(find_python); } ||
+  python=$(find_python) || { install_python; python=$(find_python); } || { fetch_python && python=$(find_python); } ||
     die "no Python of version 3.12 or newer (found: $(python3 --version 2>&1 || true))" \
       "install Python 3.12 or newer with its venv module (Debian 13, Ubuntu 24.04 and newer have it), then run this again"
   say "creating the Python environment with $("$python" --version)"

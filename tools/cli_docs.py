@@ -16,9 +16,10 @@ from tools.generated import ROOT, command, mark, table
 TOOL = "tools/cli_docs.py"
 PAGE = ROOT / "docs/reference/cli.md"
 PREAMBLE = """\
-Every command but `deep testbed shell`, which ends as the command on the node does, has `--json`: one JSON document on
-standard output; messages and progress go to standard error. A command ends with 0 when all is well, 1 when what was
-checked or done failed, 2 when the call or the environment is wrong. A failure names the host, what was found, what is
+Every command has `--json`: one JSON document on standard output, also for wrong usage; messages and progress go to
+standard error. A command ends with 0 when all is well, 1 when what was
+checked or done failed, 2 when the call or the environment is wrong; `deep testbed shell` ends as the command on the
+node does. A failure names the host, what was found, what is
 needed and the next step. `deep --install-completion` adds completion to your shell.
 """
 
