@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,7 @@ def stream(
                 if on_line:
                     on_line(line.rstrip("\n"))
         except BaseException:
-            process.terminate() if last_signal == "TERM" else process.kill()
+            process.send_signal(signal.Signals[f"SIG{last_signal}"])
             raise
     return process.returncode
 

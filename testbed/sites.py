@@ -27,6 +27,8 @@ from testbed.run import run, tail
 COMMON = "common"
 TESTBED_SITE = "local"
 DEFAULT_NAME = "local"
+# An option that means nothing for the site, such as a --limit without a host.
+PYTEST_USAGE_ERROR = 4
 SECRETS_FILE = Path("group_vars") / "all" / "secrets.yml"
 
 
@@ -239,7 +241,8 @@ def verify(
         last = tail(report / "suite.log")
         raise DeepError(
             f"the acceptance suite ended without a verdict (exit status {done.returncode}):\n{last}",
-            exit_code=CHECK_FAILED,
+            next_step=f"read the whole log: {report / 'suite.log'}",
+            exit_code=WRONG_USAGE if done.returncode == PYTEST_USAGE_ERROR else CHECK_FAILED,
         )
     return {**json.loads(verdict.read_text(encoding="utf-8")), "report": str(report)}
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,33 +41,33 @@ COMMIT
 """
 
 
+@dataclass
 class Machine:
-    """A machine on which the engine is a script and its network programs are a list of what was called."""
+    """A machine on which the engine is a script: its containers, what was called, what was restored, forwarding."""
 
-    def __init__(self, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.run_dir = run_dir
-        self.containers: list[str] = []
-        self.calls: list[list[str]] = []
-        self.restored: list[str] = []
-        self.forward = run_dir / "ip_forward"
-        self.forward.write_text("0\n", encoding="ascii")
-        program = run_dir / "dockerd"
-        program.write_text(f"#!{sys.executable}\n{PROGRAM}", encoding="utf-8")
-        program.chmod(0o755)
-        monkeypatch.delenv("DOCKER_HOST", raising=False)
-        monkeypatch.setattr("os.geteuid", lambda: 0)
-        monkeypatch.setattr(engine, "SYSTEMD_BOOTED", run_dir / "none")
-        monkeypatch.setattr(engine, "IP_FORWARD", self.forward)
-        monkeypatch.setattr(engine, "client", self._client)
-        monkeypatch.setattr(engine, "run", self._run)
-        monkeypatch.setattr(shutil, "which", lambda name, **_: str(program) if name == "dockerd" else name)
+    run_dir: Path
+    containers: list[str] = field(default_factory=list)
+    calls: list[list[str]] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)
 
-    def _client(self) -> Any:
+    @property
+    def forward(self) -> Path:
+        """The file that stands for the kernel's setting."""
+        return self.run_dir / "ip_forward"
+
+    @property
+    def program(self) -> Path:
+        """The script that stands for dockerd."""
+        return self.run_dir / "dockerd"
+
+    def client(self) -> Any:
+        """What the engine's client tells, if the engine runs."""
         if engine._ours() is None:
             raise DeepError("Docker Engine does not answer")
         return SimpleNamespace(containers=SimpleNamespace(list=lambda: self.containers))
 
-    def _run(self, argv: list[str], *, stdin: str = "", **_: Any) -> Any:
+    def run(self, argv: list[str], *, stdin: str = "", **_: Any) -> Any:
+        """Note a call of a network program; it answers with the rules."""
         self.calls.append(argv)
         if stdin:
             self.restored.append(stdin)
@@ -75,7 +76,17 @@ class Machine:
 
 @pytest.fixture
 def machine(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    found = Machine(run_dir, monkeypatch)
+    found = Machine(run_dir)
+    found.forward.write_text("0\n", encoding="ascii")
+    found.program.write_text(f"#!{sys.executable}\n{PROGRAM}", encoding="utf-8")
+    found.program.chmod(0o755)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(engine, "SYSTEMD_BOOTED", run_dir / "none")
+    monkeypatch.setattr(engine, "IP_FORWARD", found.forward)
+    monkeypatch.setattr(engine, "client", found.client)
+    monkeypatch.setattr(engine, "run", found.run)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: str(found.program) if name == "dockerd" else name)
     yield found
     if left := engine._ours():
         left.stop()
@@ -84,7 +95,7 @@ def machine(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]
 def test_two_commands_that_find_none_start_one(machine: Machine) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: engine.ensure_running(), range(2)))
-    started = [words for words in map(process.command, _pids()) if str(machine.run_dir / "dockerd") in words]
+    started = [words for words in map(process.command, _pids()) if str(machine.program) in words]
     assert len(started) == 1
 
 
@@ -138,7 +149,7 @@ def test_the_rules_of_an_engine_that_is_not_ours_are_left_alone(
     (machine.run_dir / "docker-engine.before.json").write_text(
         json.dumps({"ip_forward": "0", "forward_policy": {"iptables": "ACCEPT"}}), encoding="utf-8"
     )
-    monkeypatch.setattr(engine, "client", lambda: object())
+    monkeypatch.setattr(engine, "client", object)
     engine.stop_if_ours()
     assert machine.calls == []
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +236,30 @@ def test_verify_on_the_command_line(sandbox: Sandbox, monkeypatch: pytest.Monkey
     assert CliRunner().invoke(app, ["verify", "here", "--json"]).exit_code == 0
 
 
+LOOK = ["-p", "no:cacheprovider", "--collect-only", "-q"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "hosts"),
+    [("gpu1.ifca.example", {"gpu1"}), ("kubernetes_control_plane", {"cp1", "cp2", "cp3"}), ("gpu3*", {"gpu3"})],
+)
+def test_a_limit_selects_hosts_as_ansible_does(limit: str, hosts: set[str]) -> None:
+    sources = [f"--site-inventory={source}" for source in sites.inventory_sources("ifca")]
+    argv = [sys.executable, "-m", "pytest", "tests/acceptance/test_hosts.py", *LOOK, *sources, f"--limit={limit}"]
+    shown = subprocess.run(argv, cwd=repo_root(), check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"\[(\w+)\.ifca", shown)) == hosts
+
+
+def test_a_limit_without_a_host_is_wrong_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEP_STATE_DIR", str(tmp_path))
+    with pytest.raises(DeepError, match="--limit gpu99 matches no host: the site has cp1") as refused:
+        sites.verify("ifca", limit="gpu99", quiet=True)
+    assert refused.value.exit_code == 2
+
+
 def test_a_suite_without_a_verdict_is_an_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "suite_args", lambda *_arguments: ["--no-such-option"])
+    monkeypatch.setattr(sites, "suite_args", lambda *_arguments: [__file__, *LOOK, "-k", "no_such_test"])
     with pytest.raises(DeepError, match="ended without a verdict") as caught:
         sites.verify("here", quiet=True)
     assert caught.value.exit_code == 1
-    assert "no-such-option" in caught.value.message
+    assert "no tests collected" in caught.value.message
