@@ -53,6 +53,15 @@ def client() -> docker.DockerClient:
     return connection
 
 
+def answers() -> bool:
+    """Whether an engine runs."""
+    try:
+        client()
+    except DeepError:
+        return False
+    return True
+
+
 @contextmanager
 def in_use() -> Iterator[docker.DockerClient]:
     """A client of an engine that is started where none runs, and that no other command stops meanwhile."""
@@ -102,18 +111,10 @@ def stop_if_ours() -> bool:
             return False
         if engine is not None:
             engine.stop()
-        if engine is not None or not _answers():
+        if engine is not None or not answers():
             _put_back(json.loads(_before().read_text(encoding="utf-8")))
         _before().unlink()
         return True
-
-
-def _answers() -> bool:
-    try:
-        client()
-    except DeepError:
-        return False
-    return True
 
 
 def _start_detached(program: str) -> docker.DockerClient:
@@ -125,7 +126,7 @@ def _start_detached(program: str) -> docker.DockerClient:
         engine = process.start([program, f"--mtu={default_mtu()}", f"--pidfile={_pid_file()}"], log)
     deadline = time.monotonic() + START_TIMEOUT
     while engine.alive and time.monotonic() < deadline:
-        if _answers():
+        if answers():
             return client()
         time.sleep(0.2)
     raise DeepError(

@@ -79,16 +79,16 @@ def down(name: str, *, purge: bool = False) -> dict[str, Any]:
     """
     machine = host.preflight()
     folder = state_dir(state.check_name(name))
-    client = _engine(needed=purge or folder.is_dir())
     removed: dict[str, Any] = {}
-    if client is not None:
-        if purge:
-            _check_unused_by_others(client, name)
-        with state.lock(name):
-            removed = _remove(client, name, machine)
-        if purge:
-            removed["images"] = image.remove(client)
-            shutil.rmtree(cache_dir(), ignore_errors=True)
+    if purge or folder.is_dir() or engine.answers():
+        with engine.in_use() as client:
+            if purge:
+                _check_unused_by_others(client, name)
+            with state.lock(name):
+                removed = _remove(client, name, machine)
+            if purge:
+                removed["images"] = image.remove(client)
+                shutil.rmtree(cache_dir(), ignore_errors=True)
     if not everywhere():
         removed["engine"] = engine.stop_if_ours()
     return {"ok": True, "name": name, "removed": removed}
@@ -96,8 +96,7 @@ def down(name: str, *, purge: bool = False) -> dict[str, Any]:
 
 def everywhere() -> list[str]:
     """Names of all testbeds of this machine: those with a state, and those of which Docker has a part."""
-    client = _engine(needed=False)
-    return sorted({*state.names(), *(testbeds(client) if client is not None else ())})
+    return sorted({*state.names(), *(testbeds(engine.client()) if engine.answers() else ())})
 
 
 def summaries() -> list[dict[str, Any]]:
@@ -106,13 +105,6 @@ def summaries() -> list[dict[str, Any]]:
         {"name": name, **{key: getattr(known, key, None) for key in ("profile", "image", "nodes", "phase", "verified")}}
         for name, known in ((name, state.load(name)) for name in everywhere())
     ]
-
-
-def _engine(*, needed: bool) -> docker.DockerClient | None:
-    try:
-        return engine.client()
-    except DeepError:
-        return engine.ensure_running() if needed else None
 
 
 def _remove(client: docker.DockerClient, name: str, machine: host.Host) -> dict[str, Any]:
