@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from testbed import cgroups, secrets
+from testbed.artifacts import api
 from testbed.files import write_atomic
 from testbed.nodes import Node, NodeState, known_hosts
 from testbed.profiles import Profile
@@ -49,7 +50,8 @@ def write(
     """Write a testbed's inventory and known_hosts below ``folder``; what is right already is not touched."""
     content = hosts(folder, state, profile, nodes, cgroup_version)
     write_atomic(folder / HOSTS, HEADER + yaml.safe_dump(content, explicit_start=True, sort_keys=False))
-    settings = {"artifact_mirror": state.artifact_mirror, **state.settings}
+    artifacts = {"artifact_mirror": state.artifact_mirror, "artifact_checksums": str(api.mirror_dir())}
+    settings = {**artifacts, **state.settings}
     write_atomic(folder / SETTINGS, HEADER + yaml.safe_dump(settings, explicit_start=True))
     write_atomic(folder / KNOWN_HOSTS, known_hosts(states))
     secrets.ensure(folder / SECRETS, folder / VAULT_PASSWORD)

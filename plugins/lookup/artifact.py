@@ -35,6 +35,14 @@ options:
     default: ""
     vars:
       - name: artifact_mirror
+  checksums:
+    description:
+      - Folder on the control machine that holds C(NAME/VERSION/SHA256SUMS), such as C(mirror/) of a bundle.
+      - The files of the mirror are then held against these hashes, and its own count for nothing.
+    type: str
+    default: ""
+    vars:
+      - name: artifact_checksums
   directory:
     description: Folder on the nodes that holds one folder per artefact and version.
     type: str
@@ -81,7 +89,14 @@ from ansible_collections.deephdc.testbed.plugins.module_utils.artifact_spec impo
     specification,
 )
 
-VARIABLES = ("artifact_sources", "artifact_mirror", "artifact_dir", "artifact_machine", "artifact_declarations")
+VARIABLES = (
+    "artifact_sources",
+    "artifact_mirror",
+    "artifact_checksums",
+    "artifact_dir",
+    "artifact_machine",
+    "artifact_declarations",
+)
 
 
 class LookupModule(LookupBase):
@@ -95,6 +110,7 @@ class LookupModule(LookupBase):
             mirror=self.get_option("mirror"),
             directory=self.get_option("directory"),
             machine=self.get_option("machine"),
+            checksums=self.get_option("checksums"),
         )
         try:
             declarations = Declarations(self.get_option("declarations"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from ansible_collections.deephdc.testbed.plugins.module_utils.artifact_files import parse_checksums
 
 SOURCES = ("mirror", "upstream", "package")
 # Two habits of naming an architecture in the address of a release.
@@ -23,12 +24,16 @@ class SpecError(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """What a site says about artefacts; ``machine`` as the kernel of the nodes names it."""
+    """What a site says about artefacts; ``machine`` as the kernel of the nodes names it.
+
+    ``checksums`` is a folder here that holds NAME/VERSION/SHA256SUMS; empty where the mirror is trusted.
+    """
 
     sources: list[str]
     mirror: str
     directory: str
     machine: str
+    checksums: str = ""
 
 
 class Declarations:
@@ -85,8 +90,11 @@ def specification(declarations: Declarations, name: str, site: Site, only: list[
     chosen = _chosen_files(data, only)
     if source == "mirror":
         spec["base_url"] = f"{site.mirror.rstrip('/')}/{name}/{version}"
-        spec["checksums_url"] = f"{spec['base_url']}/{SUMS}"
         spec["files"] = [_file(entry, f"{spec['base_url']}/{entry['name']}") for entry in chosen]
+        if site.checksums:
+            _add_hashes(spec["files"], os.path.join(site.checksums, name, version, SUMS))
+        else:
+            spec["checksums_url"] = f"{spec['base_url']}/{SUMS}"
     elif "upstream" in data["sources"]:
         spec["files"] = [_upstream_file(data, entry, site.machine) for entry in chosen]
     return spec
@@ -150,6 +158,26 @@ def _file(entry: dict[str, Any], address: str) -> dict[str, Any]:
     }
 
 
+def _add_hashes(files: list[dict[str, Any]], path: str) -> None:
+    """Give each file the hash that the control machine has of it."""
+    try:
+        with open(path, encoding="utf-8") as source:
+            known = parse_checksums(source.read())
+    except OSError as failure:
+        raise SpecError(
+            f"artifact_checksums: {path} cannot be read (found: {failure.strerror}; needed: the hashes of this "
+            "version, from the folder 'mirror' of a bundle or of the artefact store). "
+            "Next: deep artifacts build, or correct artifact_checksums"
+        ) from failure
+    for entry in files:
+        if entry["name"] not in known:
+            raise SpecError(
+                f"artifact_checksums: no hash of {entry['name']} (found none in {path}; needed: a line "
+                f"'SHA256  {entry['name']}'). Next: deep artifacts build, or make the bundle again"
+            )
+        entry["sha256"] = known[entry["name"]]
+
+
 def _upstream_file(data: dict[str, Any], entry: dict[str, Any], machine: str) -> dict[str, Any]:
     upstream = data["sources"]["upstream"]
     values = {
@@ -158,17 +186,26 @@ def _upstream_file(data: dict[str, Any], entry: dict[str, Any], machine: str) ->
         "arch": ARCHITECTURES.get(machine, machine),
         "release_arch": RELEASE_ARCHITECTURES.get(machine, machine),
     }
-    address = upstream["url"].format(**values)
+    address = _https(data, "url", upstream["url"].format(**values))
     found = _file(entry, address)
     hashes = upstream.get("sha256") or {}
     digest = hashes.get(entry["name"]) or hashes.get(address.rsplit("/", 1)[-1])
     if digest:
         found["sha256"] = digest
     else:
-        found["checksum_url"] = upstream["checksum_url"].format(**values)
+        found["checksum_url"] = _https(data, "checksum_url", upstream["checksum_url"].format(**values))
     if upstream.get("member"):
         found["member"] = upstream["member"].format(**values)
     return found
+
+
+def _https(data: dict[str, Any], field: str, address: str) -> str:
+    """``address``, which is believed because its server proves who it is."""
+    if not address.startswith("https://"):
+        raise SpecError(
+            f"artifacts/{data['name']}.yml: sources.upstream.{field} (found {address}; needed: an https address)"
+        )
+    return address
 
 
 def _images(declarations: Declarations, data: dict[str, Any]) -> list[dict[str, Any]]:

@@ -116,15 +116,16 @@ def make_fetch(params: dict[str, Any]) -> Callable[[str], BinaryIO]:
             if attempt:
                 time.sleep(attempt)
             try:
-                return cast(
-                    BinaryIO,
-                    open_url(
-                        url,
-                        timeout=params["timeout"],
-                        validate_certs=params["validate_certs"],
-                        http_agent="deep-testbed",
-                    ),
+                answer = open_url(
+                    url,
+                    timeout=params["timeout"],
+                    validate_certs=params["validate_certs"],
+                    http_agent="deep-testbed",
                 )
+                if url.startswith("https:") and not answer.geturl().startswith("https:"):
+                    problem = f"a redirection to {answer.geturl()}"
+                    break
+                return cast(BinaryIO, answer)
             except HTTPError as failure:
                 problem = f"HTTP {failure.code}"
                 if failure.code < 500:

@@ -25,6 +25,7 @@ Check it after each copy: `deep artifacts verify --bundle DIRECTORY`, or `sha256
 Use it in the site's `group_vars`, in one of two ways:
 
     artifact_sources: [mirror, package]
+    artifact_checksums: /mnt/bundle/mirror          # this folder on the control machine: what nodes hold files against
     artifact_mirror: file:///mnt/bundle/mirror      # the same path on every node (NFS, a disk)
     artifact_mirror: http://DEPLOYMENT-HOST:8080    # after the command below, on that host
 

@@ -36,8 +36,15 @@ class Wanted:
 
 
 def client() -> httpx.Client:
-    """A client that follows redirects and honours the proxy settings of the environment."""
-    return httpx.Client(follow_redirects=True, timeout=TIMEOUT, headers=HEADERS)
+    """A client that follows redirects, though never from https to http, and honours the proxy settings."""
+    hooks = {"response": [_refuse_downgrade]}
+    return httpx.Client(follow_redirects=True, timeout=TIMEOUT, headers=HEADERS, event_hooks=hooks)
+
+
+def _refuse_downgrade(response: httpx.Response) -> None:
+    target = response.url.join(response.headers.get("Location", ""))
+    if response.has_redirect_location and response.url.scheme == "https" != target.scheme:
+        raise httpx.UnsupportedProtocol(f"redirected to {target}, needed an https address")
 
 
 def fetch(wanted: Wanted, partial: Path, amount: Amount, http: httpx.Client, *, pause: float = PAUSE_SECONDS) -> None:

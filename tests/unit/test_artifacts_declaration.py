@@ -66,6 +66,10 @@ def test_numeric_version_is_refused_because_yaml_would_change_it(tmp_path: Path)
             {"sources": {"upstream": {"url": "http://example.org/x", "checksum_url": "https://a/b"}}},
             "sources.upstream.url",
         ),
+        (
+            {"sources": {"upstream": {"url": "https://example.org/x", "checksum_url": "http://example.org/sums"}}},
+            "sources.upstream.checksum_url",
+        ),
         ({"sources": {"build": {"kind": "rust"}}}, "sources.build"),
         (
             {

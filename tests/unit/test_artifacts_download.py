@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from testbed.artifacts import download
@@ -92,6 +93,21 @@ def get(site: Site, folder: Path, path: str = "/tool", digest: str = DIGEST) -> 
 def test_file_arrives_and_no_part_is_left(site: Site, tmp_path: Path) -> None:
     assert get(site, tmp_path).read_bytes() == CONTENT
     assert not (tmp_path / "tool.part").exists()
+
+
+def test_a_redirection_away_from_https_is_not_followed() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(302, headers={"Location": "http://example.org/tool"})
+
+    with client() as http:
+        http._transport = httpx.MockTransport(answer)
+        http._mounts = {}
+        with pytest.raises(httpx.UnsupportedProtocol, match="needed an https address"):
+            http.get("https://example.org/tool")
+    assert asked == ["https://example.org/tool"]
 
 
 def test_part_of_an_earlier_run_is_continued(site: Site, tmp_path: Path) -> None:

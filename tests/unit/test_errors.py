@@ -67,7 +67,7 @@ VARIABLES: dict[str, Any] = {
     "registry_password": "0123456789abcdef",
     "kubernetes_network_plugin": "bridge",
     "artifact_sources": ["mirror", "package"],
-    "artifact_mirror": "http://192.0.2.1:8080",
+    "artifact_mirror": "https://192.0.2.1:8080",
     "ansible_connection": "local",
     "ansible_python_interpreter": sys.executable,
     "ansible_facts_modules": ["given_facts"],

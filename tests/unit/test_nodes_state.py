@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from testbed import files, inventory, profiles, secrets, state
+from testbed.artifacts import api
 from testbed.errors import DeepError
 from testbed.nodes import Node, NodeState
 
@@ -205,6 +206,7 @@ def test_ansible_reads_hosts_groups_and_secrets(folder: Path) -> None:
     assert node2["ansible_host"] == "198.18.0.12"
     assert node2["kubernetes_cgroup_root"] == "/deep-local/node2"
     assert node2["artifact_mirror"] == "http://198.18.0.1:8480"
+    assert node2["artifact_checksums"] == str(api.mirror_dir())
     assert node2["ansible_control_path_dir"] == "/run/x"
     assert "StrictHostKeyChecking=yes" in node2["ansible_ssh_common_args"]
     assert len(node2["registry_password"]) == 64

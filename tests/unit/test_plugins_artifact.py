@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import tarfile
 import threading
+import urllib.response
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +23,7 @@ import yaml
 
 from plugins.module_utils.artifact_files import ArtifactError, Installer, parse_checksums
 from plugins.module_utils.artifact_spec import Declarations, Site, SpecError, specification
+from plugins.modules import artifact
 from testbed.artifacts.declaration import load_all
 from testbed.artifacts.serve import make_server
 from testbed.paths import repo_root
@@ -223,6 +227,15 @@ def test_absent_member_is_explained(tmp_path: Path) -> None:
     assert not [path for path in (tmp_path / "opt" / "tool" / "1.0").iterdir() if path.name.startswith(".tmp-")]
 
 
+def test_a_redirection_away_from_https_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer: Any = urllib.response.addinfourl(io.BytesIO(b""), Message(), "http://example.org/tool", 200)
+    monkeypatch.setattr(artifact, "open_url", lambda *_, **__: answer)
+    fetch = artifact.make_fetch({"timeout": 1, "attempts": 2, "validate_certs": True})
+    with pytest.raises(artifact.ArtifactError, match="found: a redirection to http:"):  # type: ignore[attr-defined]
+        fetch("https://example.org/tool")
+    assert fetch("http://example.org/tool") is answer
+
+
 def test_checksum_formats_of_the_module() -> None:
     digest = "A" * 64
     assert parse_checksums(f"{digest}\n") == {"": digest.lower()}
@@ -239,6 +252,51 @@ def test_mirror_has_the_same_layout_as_the_store() -> None:
     assert [file["name"] for file in found["files"]] == ["kubeadm", "kubectl", "kubelet"]
     assert found["files"][0]["src"] == f"http://mirror.example:8080/kubernetes/{version}/kubeadm"
     assert found["directory"] == f"/opt/deephdc/kubernetes/{version}"
+
+
+def with_hashes(folder: Path, name: str, text: str) -> Site:
+    """A site whose control machine has these hashes of an artefact."""
+    place = folder / "sums" / name / load_all()[name].version
+    place.mkdir(parents=True)
+    (place / "SHA256SUMS").write_text(text, encoding="utf-8")
+    return dataclasses.replace(MIRROR, checksums=str(folder / "sums"))
+
+
+def test_the_control_machine_says_what_the_mirror_has_to_send(tmp_path: Path) -> None:
+    found = specification(Declarations(), "crane", with_hashes(tmp_path, "crane", f"{'a' * 64}  crane\n"))
+    assert (found["checksums_url"], found["files"][0]["sha256"]) == ("", "a" * 64)
+
+
+def test_a_mirror_that_was_exchanged_with_its_hashes_is_refused(tmp_path: Path) -> None:
+    site = web(crane=b"evil")
+    found = specification(Declarations(), "crane", with_hashes(tmp_path, "crane", f"{sha256(CONTENT)}  crane\n"))
+    found["directory"] = str(tmp_path / "opt")
+    found["files"][0] |= {"src": "http://site/crane", "dest": str(tmp_path / "bin" / "crane")}
+    with pytest.raises(ArtifactError, match=f"found sha256 {sha256(b'evil')}, needed {sha256(CONTENT)}"):
+        install(found, site)
+    assert site.asked == ["crane", "crane"]
+    assert not (tmp_path / "bin").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"no hash of crane .*found none in .*/crane/.*needed: a line"),
+        (None, "SHA256SUMS cannot be read .*No such"),
+    ],
+)
+def test_missing_hashes_are_said_with_what_to_do(tmp_path: Path, text: str | None, message: str) -> None:
+    site = with_hashes(tmp_path, "etcd" if text is None else "crane", text or "")
+    with pytest.raises(SpecError, match=f"artifact_checksums: .*{message}.*Next: deep artifacts build"):
+        specification(Declarations(), "crane", site)
+
+
+@pytest.mark.parametrize("field", ["url", "checksum_url"])
+def test_upstream_has_to_prove_who_it_is(tmp_path: Path, field: str) -> None:
+    text = (repo_root() / "artifacts" / "crane.yml").read_text(encoding="utf-8")
+    (tmp_path / "crane.yml").write_text(text.replace(f"    {field}: https:", f"    {field}: http:"), encoding="utf-8")
+    with pytest.raises(SpecError, match=rf"sources\.upstream\.{field} .found http://.*needed: an https address"):
+        specification(Declarations(str(tmp_path)), "crane", UPSTREAM)
 
 
 def test_upstream_addresses_are_complete_and_verifiable() -> None:
@@ -374,6 +432,10 @@ def test_role_installs_by_lookup_and_module(tmp_path: Path, mirror: str) -> None
     assert results["first"]["version"] == results["version"]["msg"] == load_all()["crane"].version
     assert results["first"]["files"] == ["crane"]
     assert (tmp_path / "bin" / "crane").read_bytes() == CONTENT
+    folder = with_hashes(tmp_path, "crane", f"{'a' * 64}  crane\n").checksums
+    status, output, _ = play(tmp_path, tasks[:1], **variables, artifact_checksums=folder)
+    assert status != 0
+    assert f"found sha256 {sha256(CONTENT)}, needed {'a' * 64}" in output
 
 
 def test_failures_reach_the_user_of_a_role(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def inventory(tmp_path: Path) -> Path:
     hosts = {"node1": {"ansible_host": "192.0.2.11"}, "node2": {"ansible_host": "192.0.2.12"}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
     (tmp_path / "group_vars").mkdir()
-    (tmp_path / "group_vars" / "all.yml").write_text("artifact_mirror: http://192.0.2.1\n")
+    (tmp_path / "group_vars" / "all.yml").write_text("artifact_mirror: https://192.0.2.1\n")
     return tmp_path
 
 
@@ -124,6 +124,24 @@ def test_an_unsuitable_host_is_refused(inventory: Path, facts: dict[str, Any], s
 )
 def test_a_wrong_inventory_is_refused(inventory: Path, settings: dict[str, Any], said: str) -> None:
     assert said in refusals(inventory, "common", "node1", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"artifact_mirror": "http://192.0.2.1"}, "found artifact_mirror http://192.0.2.1 and no artifact_checksums"),
+        ({"artifact_mirror": "http://192.0.2.1", "artifact_checksums": str(repo_root() / "artifacts")}, ""),
+        ({"artifact_mirror": "http://192.0.2.1", "artifact_sources": ["upstream", "package"]}, ""),
+        ({"artifact_mirror": "file:///mnt/mirror"}, ""),
+        ({"artifact_checksums": "/absent"}, "found no folder '/absent'"),
+    ],
+)
+def test_a_mirror_is_believed_only_where_it_cannot_be_exchanged(
+    inventory: Path, settings: dict[str, Any], said: str
+) -> None:
+    found = refusals(inventory, "common", "node1", **settings)
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_a_missing_variable_is_named_with_what_to_do() -> None:
