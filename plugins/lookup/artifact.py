@@ -43,6 +43,10 @@ options:
     default: ""
     vars:
       - name: artifact_checksums
+  sha256:
+    description: Hash of the one file of an artefact whose publisher gives none, as the site has seen it.
+    type: str
+    default: ""
   directory:
     description: Folder on the nodes that holds one folder per artefact and version.
     type: str
@@ -111,6 +115,7 @@ class LookupModule(LookupBase):
             directory=self.get_option("directory"),
             machine=self.get_option("machine"),
             checksums=self.get_option("checksums"),
+            sha256=self.get_option("sha256"),
         )
         try:
             declarations = Declarations(self.get_option("declarations"))

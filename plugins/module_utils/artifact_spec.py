@@ -27,6 +27,7 @@ class Site:
     """What a site says about artefacts; ``machine`` as the kernel of the nodes names it.
 
     ``checksums`` is a folder here that holds NAME/VERSION/SHA256SUMS; empty where the mirror is trusted.
+    ``sha256`` is the hash of the one file of an artefact whose publisher gives none (``checksum_by_site``).
     """
 
     sources: list[str]
@@ -34,6 +35,7 @@ class Site:
     directory: str
     machine: str
     checksums: str = ""
+    sha256: str = ""
 
 
 class Declarations:
@@ -91,13 +93,19 @@ def specification(declarations: Declarations, name: str, site: Site, only: list[
     if source == "mirror":
         spec["base_url"] = f"{site.mirror.rstrip('/')}/{name}/{version}"
         spec["files"] = [_file(entry, f"{spec['base_url']}/{entry['name']}") for entry in chosen]
-        if site.checksums:
+        if _by_site(data):
+            spec["files"][0]["sha256"] = site.sha256
+        elif site.checksums:
             _add_hashes(spec["files"], os.path.join(site.checksums, name, version, SUMS))
         else:
             spec["checksums_url"] = f"{spec['base_url']}/{SUMS}"
     elif "upstream" in data["sources"]:
-        spec["files"] = [_upstream_file(data, entry, site.machine) for entry in chosen]
+        spec["files"] = [_upstream_file(data, entry, site) for entry in chosen]
     return spec
+
+
+def _by_site(data: dict[str, Any]) -> bool:
+    return bool((data["sources"].get("upstream") or {}).get("checksum_by_site"))
 
 
 def _choose(data: dict[str, Any], site: Site) -> str:
@@ -121,11 +129,13 @@ def _choose(data: dict[str, Any], site: Site) -> str:
 
 
 def _available(data: dict[str, Any]) -> list[str]:
-    """A mirror can hold whatever is built or downloaded; images have an upstream where each names one."""
+    """A mirror can hold whatever is built or downloaded; images have an upstream where each names one.
+
+    The mirror of images that are neither is the site's registry.
+    """
     sources = data["sources"]
-    found = ["mirror"] if "build" in sources or "upstream" in sources else []
-    images = (sources.get("build") or {}).get("images") or {}
-    if "upstream" in sources or any(image.get("upstream") for image in images.values()):
+    found = ["mirror"] if {"build", "upstream", "registry"} & set(sources) else []
+    if "upstream" in sources or any(image.get("upstream") for image in _declared_images(data).values()):
         found.append("upstream")
     return found + (["package"] if sources.get("package") else [])
 
@@ -178,8 +188,8 @@ def _add_hashes(files: list[dict[str, Any]], path: str) -> None:
         entry["sha256"] = known[entry["name"]]
 
 
-def _upstream_file(data: dict[str, Any], entry: dict[str, Any], machine: str) -> dict[str, Any]:
-    upstream = data["sources"]["upstream"]
+def _upstream_file(data: dict[str, Any], entry: dict[str, Any], site: Site) -> dict[str, Any]:
+    upstream, machine = data["sources"]["upstream"], site.machine
     values = {
         "version": data["version"],
         "file": entry["name"],
@@ -190,8 +200,8 @@ def _upstream_file(data: dict[str, Any], entry: dict[str, Any], machine: str) ->
     found = _file(entry, address)
     hashes = upstream.get("sha256") or {}
     digest = hashes.get(entry["name"]) or hashes.get(address.rsplit("/", 1)[-1])
-    if digest:
-        found["sha256"] = digest
+    if digest or _by_site(data):
+        found["sha256"] = digest or site.sha256
     else:
         found["checksum_url"] = _https(data, "checksum_url", upstream["checksum_url"].format(**values))
     if upstream.get("member"):
@@ -208,8 +218,13 @@ def _https(data: dict[str, Any], field: str, address: str) -> str:
     return address
 
 
+def _declared_images(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    kinds = [data["sources"].get(kind) or {} for kind in ("build", "registry")]
+    return {name: image for kind in kinds for name, image in (kind.get("images") or {}).items()}
+
+
 def _images(declarations: Declarations, data: dict[str, Any]) -> list[dict[str, Any]]:
-    images = (data["sources"].get("build") or {}).get("images") or {}
+    images = _declared_images(data)
     if not images:
         return []
     versions = declarations.versions()

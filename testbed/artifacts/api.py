@@ -17,6 +17,8 @@ from testbed.artifacts.store import Problem, Store
 from testbed.errors import DeepError
 from testbed.run import Children
 
+HOSTS_FETCH = "the hosts fetch it themselves"
+
 __all__ = [
     "BUILD",
     "UPSTREAM",
@@ -79,8 +81,8 @@ def serve_command(bind: str, port: int, folder: Path | None = None) -> list[str]
 def listing(store: Store | None = None) -> list[dict[str, Any]]:
     """Every declared artefact with its sources and what the store has of it.
 
-    ``state`` is ready, absent, or outdated (then ``reason`` says why); ``exercised`` tells for each
-    source whether it was really used where the project is developed.
+    ``state`` is ready, absent, outdated (then ``reason`` says why), or not held where the hosts fetch it themselves;
+    ``exercised`` tells for each source whether it was really used where the project is developed.
     """
     where = store or Store()
     declarations = load_all()
@@ -90,7 +92,7 @@ def listing(store: Store | None = None) -> list[dict[str, Any]]:
 
 def _describe(item: Declaration, ctx: builders.Context) -> dict[str, Any]:
     record = ctx.store.record(item.name)
-    reason = _reason(item, ctx, record.source if record else BUILD)
+    reason = _reason(item, ctx, record.source if record else BUILD) if item.stored else HOSTS_FETCH
     exercised = {name: name == BUILD for name in item.sources.names()}
     if item.sources.upstream is not None:
         exercised[UPSTREAM] = item.sources.upstream.exercised
@@ -104,7 +106,7 @@ def _describe(item: Declaration, ctx: builders.Context) -> dict[str, Any]:
         "exercised": exercised,
         "needs": item.needs(),
         "files": [file.name for file in item.files],
-        "state": "ready" if reason is None else "outdated" if record else "absent",
+        "state": "ready" if reason is None else "outdated" if record else "absent" if item.stored else "not held",
         "reason": reason,
         "size": record.size if record else 0,
         "build_seconds": record.seconds if record else None,
@@ -136,8 +138,21 @@ def verify(names: Sequence[str] = (), store: Store | None = None) -> tuple[int, 
 
 def make_bundle(directory: Path, names: Sequence[str] = (), store: Store | None = None) -> Bundle:
     """Write the artefacts (all when ``names`` is empty) and what they need into ``directory``."""
-    ordered = in_order(list(names), load_all())
-    return bundle.write(directory, ordered, declarations_dir(), store or Store())
+    declarations = load_all()
+    ordered = in_order(list(names), declarations)
+    return bundle.write(directory, ordered, declarations_dir(), store or Store(), not_held(declarations))
+
+
+def not_held(declarations: dict[str, Declaration]) -> list[str]:
+    """What the store and a bundle of it lack, as sentences: files and images that hosts fetch themselves."""
+    lacking = []
+    for item in declarations.values():
+        if item.sources.upstream is not None and not item.stored:
+            lacking += [f"{item.name}: {item.expand(item.sources.upstream.url, file.name)}" for file in item.files]
+        if item.sources.registry is not None:
+            images = item.sources.registry.images.values()
+            lacking += [f"{item.name}: image {image.upstream}:{image_tag(image, declarations)}" for image in images]
+    return lacking
 
 
 def version(name: str) -> str:

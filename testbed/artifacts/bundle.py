@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from testbed.errors import DeepError
 README = "README.md"
 TEXT = """# Artefacts of a DEEP site
 
-Everything that the roles fetch, for a site without a network:
+For a site without a network:
 
     mirror/NAME/VERSION/    the files and their {sums}: the layout that roles expect of a mirror
     artifacts/              the declarations: versions, licences, origin
@@ -31,7 +32,10 @@ Use it in the site's `group_vars`, in one of two ways:
 
     deep artifacts serve --folder DIRECTORY/mirror --bind IP --port 8080
 
-Distribution packages are not in it: the site's own package mirror or installation medium provides them.
+Not in it, because they can neither be built nor verified where bundles are made; docs/site-admin.md says what to do:
+
+{lacking}
+- packages of the distribution and of NVIDIA's repositories: the site's own package mirror has them
 
 | artefact | version | licence | size |
 |---|---|---|---|
@@ -41,19 +45,22 @@ Distribution packages are not in it: the site's own package mirror or installati
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was written: ``size`` in bytes, ``copied`` files that were not there before."""
+    """What was written: ``size`` in bytes, ``copied`` files that are new, ``lacking`` what a site needs besides."""
 
     directory: str
     artifacts: int
     size: int
     copied: int
+    lacking: list[str]
 
 
-def write(directory: Path, ordered: list[Declaration], declarations_dir: Path, store: Store) -> Bundle:
+def write(
+    directory: Path, ordered: list[Declaration], declarations_dir: Path, store: Store, lacking: Sequence[str] = ()
+) -> Bundle:
     """Write the artefacts ``ordered`` into ``directory``; files that are already right are kept.
 
-    Every file is verified after it was copied. Raises ``DeepError`` for an artefact that is not in
-    the store, a directory that holds something else, and a full disk.
+    ``lacking`` is what a site needs besides, in words. Every file is verified after it was copied. Raises ``DeepError``
+    for an artefact that is not in the store, a directory that holds something else, and a full disk.
     """
     records = [_stored(item, store) for item in ordered]
     _refuse_foreign(directory)
@@ -67,10 +74,10 @@ def write(directory: Path, ordered: list[Declaration], declarations_dir: Path, s
         for record, item in zip(records, ordered, strict=True):
             copied += _copy_record(directory, record, store, sums)
             _place(directory, f"artifacts/{item.name}.yml", (declarations_dir / f"{item.name}.yml").read_bytes(), sums)
-        _place(directory, README, _readme(ordered, records).encode(), sums)
+        _place(directory, README, _readme(ordered, records, lacking).encode(), sums)
         _remove_others(directory, set(sums))
         files.write_atomic(directory / SUMS, files.checksum_lines(sums).encode())
-    return Bundle(str(directory), len(records), sum(record.size for record in records), copied)
+    return Bundle(str(directory), len(records), sum(record.size for record in records), copied, list(lacking))
 
 
 def _stored(item: Declaration, store: Store) -> Record:
@@ -150,12 +157,12 @@ def _files_below(directory: Path) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() or path.is_symlink())
 
 
-def _readme(ordered: list[Declaration], records: list[Record]) -> str:
+def _readme(ordered: list[Declaration], records: list[Record], lacking: Sequence[str]) -> str:
     rows = [
         f"| {item.name} | {item.version} | {item.licence} | {files.human(record.size)} |"
         for item, record in zip(ordered, records, strict=True)
     ]
-    return TEXT.format(sums=SUMS, rows="\n".join(rows))
+    return TEXT.format(sums=SUMS, rows="\n".join(rows), lacking="\n".join(f"- {item}" for item in lacking))
 
 
 def verify(directory: Path) -> list[Problem]:

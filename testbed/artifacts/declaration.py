@@ -48,14 +48,16 @@ class Upstream(Strict):
     url: Url
     checksum_url: Url | None = None
     sha256: dict[FileName, Sha256] = {}
+    # The publisher gives no checksum: each site says the hash of what it has looked at, and the store holds nothing.
+    checksum_by_site: bool = False
     member: str | None = None
     exercised: bool = False
     note: str = ""
 
     @model_validator(mode="after")
     def _verifiable(self) -> Upstream:
-        if not self.checksum_url and not self.sha256:
-            raise ValueError("needs sha256 or checksum_url: nothing is downloaded unverified")
+        if not self.checksum_url and not self.sha256 and not self.checksum_by_site:
+            raise ValueError("needs sha256, checksum_url or checksum_by_site: nothing is downloaded unverified")
         return self
 
 
@@ -144,16 +146,32 @@ class ImageBuild(Strict):
 Build = Annotated[GoBuild | CBuild | RootfsBuild | ImageBuild, Field(discriminator="kind")]
 
 
+class RegistryImage(Strict):
+    """An image of its publisher's registry; ``tag`` may name versions of artefacts."""
+
+    tag: str
+    upstream: str
+
+
+class Registry(Strict):
+    """Images that hosts pull from their publisher's registry, or from the site's own; the store does not hold them."""
+
+    images: dict[FileName, RegistryImage] = Field(min_length=1)
+    exercised: bool = False
+    note: str = ""
+
+
 class Sources(Strict):
     """Where an artefact can come from; ``mirror`` is not declared because every built artefact has it."""
 
     upstream: Upstream | None = None
     build: Build | None = None
+    registry: Registry | None = None
     package: dict[str, list[str]] = {}
 
     def names(self) -> list[str]:
         """Declared sources, in the order of preference of a production site."""
-        return [name for name in ("upstream", "build", "package") if getattr(self, name)]
+        return [name for name in ("upstream", "build", "registry", "package") if getattr(self, name)]
 
 
 class Declaration(Strict):
@@ -175,6 +193,8 @@ class Declaration(Strict):
             raise ValueError("files: a name is declared twice")
         if produced is not None and produced != declared:
             raise ValueError(f"files: declared {sorted(declared)}, but sources.build makes {sorted(produced)}")
+        if self.sources.upstream and self.sources.upstream.checksum_by_site and len(self.files) != 1:
+            raise ValueError("files: checksum_by_site is for one file")
         if not self.sources.names():
             raise ValueError("sources: at least one is needed")
         return self
@@ -191,6 +211,12 @@ class Declaration(Strict):
             case ImageBuild():
                 return {archive_name(name) for name in build.images}
         return None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the store can hold it: built, or downloaded and verified."""
+        upstream = self.sources.upstream
+        return self.sources.build is not None or (upstream is not None and not upstream.checksum_by_site)
 
     def needs(self) -> list[str]:
         """Names of the artefacts that this one is assembled from."""
@@ -287,9 +313,10 @@ def _check_reference(declaration: Declaration, reference: str, found: dict[str, 
 
 
 def in_order(names: list[str], declarations: dict[str, Declaration]) -> list[Declaration]:
-    """The declarations of ``names`` (all when empty) and what they need, needs first.
+    """The declarations of ``names`` (all that the store holds when empty) and what they need, needs first.
 
-    Raises ``DeepError`` for a name without a declaration and for needs that go in a circle.
+    Raises ``DeepError`` for a name without a declaration, for one that the store does not hold, and for needs that go
+    in a circle.
     """
     ordered: dict[str, Declaration] = {}
     pending: list[str] = []
@@ -303,6 +330,13 @@ def in_order(names: list[str], declarations: dict[str, Declaration]) -> list[Dec
                 needed=f"one of {', '.join(declarations)}",
                 next_step="run 'deep artifacts list'",
             )
+        if not declarations[name].stored:
+            raise DeepError(
+                f"the store does not hold {name}",
+                found=f"sources {', '.join(declarations[name].sources.names())}",
+                needed="something to build, or to download and verify",
+                next_step="see 'Sites without a network' in docs/site-admin.md",
+            )
         if name in pending:
             raise DeepError(
                 f"artifacts/{name}.yml: needs itself",
@@ -315,11 +349,11 @@ def in_order(names: list[str], declarations: dict[str, Declaration]) -> list[Dec
         pending.pop()
         ordered[name] = declarations[name]
 
-    for name in names or list(declarations):
+    for name in names or [name for name, item in declarations.items() if item.stored]:
         visit(name)
     return list(ordered.values())
 
 
-def image_tag(image: Image, declarations: dict[str, Declaration]) -> str:
+def image_tag(image: Image | RegistryImage, declarations: dict[str, Declaration]) -> str:
     """The tag of an image, with the versions of the artefacts that it names."""
     return image.tag.format(**{name.replace("-", "_"): entry.version for name, entry in declarations.items()})

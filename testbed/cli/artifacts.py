@@ -112,7 +112,7 @@ def _listing_table(data: dict[str, Any]) -> Table:
     table = Table("artefact", "version", "state", "sources", "size", "licence")
     for item in data["artifacts"]:
         sources = ", ".join(name if item["exercised"][name] else f"{name} (not exercised)" for name in item["sources"])
-        state = item["state"] if item["state"] != "outdated" else f"outdated: {item['reason']}"
+        state = f"{item['state']}: {item['reason']}" if item["state"] in ("outdated", "not held") else item["state"]
         table.add_row(
             item["name"], item["version"], state, sources, human(item["size"]) if item["size"] else "", item["licence"]
         )
@@ -134,6 +134,6 @@ def _verified(data: dict[str, Any]) -> str:
 
 
 def _bundled(data: dict[str, Any]) -> str:
-    return (
-        f"{data['artifacts']} artefacts ({human(data['size'])}) in {data['directory']}, {data['copied']} files copied"
-    )
+    summary = f"{data['artifacts']} artefacts ({human(data['size'])}) in {data['directory']}"
+    lacking = "".join(f"\n  {item}" for item in data["lacking"])
+    return f"{summary}, {data['copied']} files copied\nnot in it, and needed by sites that use it:{lacking}"

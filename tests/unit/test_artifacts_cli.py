@@ -69,9 +69,14 @@ def test_from_nothing_to_a_verified_bundle(answer: Answer, tmp_path: Path) -> No
     assert [(item["name"], item["changed"]) for item in first["artifacts"]] == [("gpu-simulator", True)]
     assert not answer("build", "gpu-simulator")["artifacts"][0]["changed"]
     states = {item["name"]: item["state"] for item in answer("list")["artifacts"]}
-    assert (states["gpu-simulator"], states["kubernetes"]) == ("ready", "absent")
+    assert (states["gpu-simulator"], states["kubernetes"], states["flannel"]) == ("ready", "absent", "not held")
     assert answer("verify") == {"ok": True, "checked": 3, "problems": []}
-    assert answer("bundle", tmp_path / "bundle", "gpu-simulator")["artifacts"] == 1
+    written = answer("bundle", tmp_path / "bundle", "gpu-simulator")
+    assert written["artifacts"] == 1
+    assert any(item.startswith("flannel: image ghcr.io/flannel-io/flannel:v") for item in written["lacking"])
+    assert any(item.startswith("calico: https://") and item.endswith("/calico.yaml") for item in written["lacking"])
+    readme = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert all(f"- {item}\n" in readme for item in written["lacking"])
     assert answer("verify", "--bundle", tmp_path / "bundle")["ok"]
 
 

@@ -169,6 +169,27 @@ def test_no_declaration_of_the_project_is_installed_twice_in_one_place() -> None
     assert len(places) == len(set(places))
 
 
+def test_what_hosts_fetch_themselves_is_no_part_of_the_store() -> None:
+    held = {item.name for item in in_order([], PROJECT)}
+    assert set(PROJECT) - held == {"calico", "flannel"}
+    with pytest.raises(DeepError, match=r"the store does not hold flannel .found: sources registry"):
+        in_order(["flannel"], PROJECT)
+
+
+def test_a_hash_by_the_site_is_for_one_file(tmp_path: Path) -> None:
+    upstream = {"url": "https://example.org/{file}", "checksum_by_site": True}
+    assert not load(write(tmp_path, sources={"upstream": upstream})).stored
+    with pytest.raises(DeepError, match="checksum_by_site is for one file"):
+        load(write(tmp_path, sources={"upstream": upstream}, files=[{"name": "a"}, {"name": "b"}]))
+
+
+def test_no_image_of_the_project_is_named_outside_its_declaration() -> None:
+    publishers = ("ghcr.io/", "quay.io/", "raw.githubusercontent.com")
+    paths = [path for path in (declarations_dir().parent / "roles").rglob("*") if path.suffix in {".yml", ".j2"}]
+    assert paths
+    assert not [path for path in paths if any(name in path.read_text(encoding="utf-8") for name in publishers)]
+
+
 def test_tags_follow_the_versions() -> None:
     build = PROJECT["images"].sources.build
     assert isinstance(build, ImageBuild)
@@ -182,5 +203,5 @@ def test_images_of_one_release_carry_its_version() -> None:
 
 def test_every_upstream_that_was_not_exercised_says_so() -> None:
     for item in PROJECT.values():
-        if item.sources.upstream is not None and not item.sources.upstream.exercised:
-            assert item.sources.upstream.note
+        for source in (item.sources.upstream, item.sources.registry):
+            assert source is None or source.exercised or source.note

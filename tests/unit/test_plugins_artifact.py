@@ -305,8 +305,30 @@ def test_upstream_addresses_are_complete_and_verifiable() -> None:
             continue
         for file in specification(Declarations(), name, UPSTREAM, [file.name for file in item.files])["files"]:
             assert file["src"].startswith("https://")
-            assert "{" not in file["src"] + file["checksum_url"] + file.get("member", "")
-            assert file["checksum_url"].startswith("https://")
+            assert "{" not in file["src"] + file.get("checksum_url", "") + file.get("member", "")
+            assert file.get("checksum_url", "https://").startswith("https://")
+            assert ("checksum_url" in file) != item.sources.upstream.checksum_by_site
+
+
+def test_what_the_site_has_seen_is_what_calico_has_to_be(tmp_path: Path) -> None:
+    for site in (MIRROR, UPSTREAM):
+        said = dataclasses.replace(site, checksums=str(tmp_path), sha256="b" * 64)
+        found = specification(Declarations(), "calico", said)
+        assert found["files"][0]["sha256"] == "b" * 64
+    unsaid = specification(Declarations(), "calico", UPSTREAM) | {"directory": str(tmp_path)}
+    with pytest.raises(ArtifactError, match="neither a hash nor a checksum_url"):
+        install(unsaid, Web())
+
+
+@pytest.mark.parametrize("site", [MIRROR, UPSTREAM])
+def test_images_that_are_not_built_are_named_with_their_publisher(site: Site) -> None:
+    found = specification(Declarations(), "flannel", site)
+    assert found["files"] == []
+    assert {image["name"]: image["upstream"] for image in found["images"]} == {
+        "flannel": "ghcr.io/flannel-io/flannel",
+        "flannel-cni-plugin": "ghcr.io/flannel-io/flannel-cni-plugin",
+    }
+    assert found["images"][0]["tag"] == f"v{load_all()['flannel'].version}"
 
 
 def test_architecture_of_the_nodes_is_respected() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plugins.module_utils.artifact_spec import Declarations, Site, specification
 from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
@@ -36,6 +37,7 @@ FACTS: dict[str, Any] = {
         "listening": [{"port": 6443, "address": "::", "protocol": "tcp6", "pid": 1, "program": "kube-apiserver"}],
     },
 }
+MIRROR = Site(["mirror"], "https://192.0.2.1", "/opt/deephdc", "x86_64")
 SECRET = "0123456789abcdef"
 
 
@@ -224,8 +226,28 @@ def test_a_control_plane_needs_memory(inventory: Path) -> None:
 def test_calico_needs_a_verified_manifest(inventory: Path) -> None:
     said = refusals(inventory, "kubernetes_network", "node1", kubernetes_network_plugin="calico")
     assert "cannot be verified" in said
-    known: dict[str, Any] = {"kubernetes_network_plugin": "calico", "kubernetes_network_calico_sha256": "a" * 64}
+    assert "/calico.yaml)" in said
+    known: dict[str, Any] = {
+        "kubernetes_network_plugin": "calico",
+        "kubernetes_network_calico_sha256": "a" * 64,
+        "artifact_sources": ["upstream", "package"],
+    }
     assert refusals(inventory, "kubernetes_network", "node1", **known) == ""
+
+
+@pytest.mark.parametrize("plugin", ["flannel", "calico"])
+def test_a_site_without_upstream_has_the_images_of_its_network_in_its_registry(inventory: Path, plugin: str) -> None:
+    settings: dict[str, Any] = {"kubernetes_network_plugin": plugin, "kubernetes_network_calico_sha256": "a" * 64}
+    upstream = {image["upstream"] for image in specification(Declarations(), plugin, MIRROR)["images"]}
+    for repository in ("", "ghcr.example/flannel-io", "registry.deep.test:50000/x"):
+        wrong = {**settings, "kubernetes_network_image_repository": repository}
+        said = refusals(inventory, "kubernetes_network", "node1", **wrong)
+        assert f"kubernetes_network_image_repository '{repository}'" in said
+        assert upstream
+        assert all(f"{image}:v" in said for image in upstream)
+        assert "to registry.deep.test:5000/NAME" in said
+    settings["kubernetes_network_image_repository"] = "registry.deep.test:5000/network"
+    assert refusals(inventory, "kubernetes_network", "node1", **settings) == ""
 
 
 def test_a_registry_needs_a_distribution_that_has_one(inventory: Path) -> None:

@@ -35,6 +35,8 @@ MACHINE = {
     "capabilities": ["net_admin", "sys_admin", "sys_resource", "sys_time"], "nameservers": ["192.0.2.53"],
     "resolver_file": "/etc/resolv.conf",
 }  # fmt: skip
+# Templates of a network plugin that a site may not have chosen.
+NETWORKS = {"flannel.yaml.j2": "flannel", "kustomization.yaml.j2": "calico"}
 KINDS = {"local": CONTAINER, "ifca": MACHINE}
 HOSTS_PER_SITE = 2
 CASES = [(site, system) for site in KINDS for system in OS_RELEASES]
@@ -131,7 +133,8 @@ def test_template_renders_and_parses(
     inventory = rendered_site(site, system)
     path = role_path(role) / "templates" / template
     for host in hosts_of(inventory, role):
-        variables = inventory.variables(host, role, registered(inventory))
+        more = {"kubernetes_network_kind": NETWORKS[template]} if template in NETWORKS else {}
+        variables = inventory.variables(host, role, {**registered(inventory), **more})
         text = inventory.render_file(path, variables)
         assert "{{" not in text
         assert "{%" not in text
