@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -211,3 +212,59 @@ def test_missing_variable_is_unknown(rendered_site: Callable[[str, str], SiteVar
     ]
     assert isinstance(inventory.render(template, {}), Unknown)
     assert inventory.render(template, {"kubernetes_network_plugin": "bridge"}) == "bridge"
+
+
+def common_files(inventory: SiteVariables) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """What restarts the unit of role common, and the files that it writes, by path."""
+    more = {"common_authority": {"stdout": "CERTIFICATE"}}
+    variables = inventory.variables(inventory.hosts[0], "common", more)
+    tasks = inventory.trusted_yaml(role_path("common") / "tasks" / "configure.yml")
+    (task,) = (task["deephdc.testbed.service"] for task in tasks if "deephdc.testbed.service" in task)
+    entries = []
+    for item in task["files"]:
+        entry = {key: inventory.render(item[key], variables) for key in ("path", "wanted", "block") if key in item}
+        if entry.get("wanted", True) and "lookup" not in item["content"]:
+            entry["content"] = inventory.render(item["content"], variables)
+        entries.append(entry)
+    wanted = {item["path"]: item for item in entries if item.get("wanted", True)}
+    return inventory.render(task["restart_after"], variables), wanted
+
+
+@pytest.mark.parametrize("system", ["debian12", "rhel9"])
+def test_what_common_writes_is_put_into_force_by_comparing(
+    rendered_site: Callable[[str, str], SiteVariables], system: str
+) -> None:
+    """A notification is lost with the run that was to act on it; a unit older than its files is not."""
+    restart_after, wanted = common_files(rendered_site("ifca", system))
+    assert not (role_path("common") / "handlers").exists()
+    in_force = {path for path in wanted if re.match(r"/etc/(sysctl|modules-load)[.]d/|.*[.](crt|service)$", path)}
+    assert len(in_force) == 4
+    assert set(restart_after) == in_force
+
+
+def test_a_half_written_authority_is_made_again() -> None:
+    text = (role_path("common") / "tasks" / "authority.yml").read_text(encoding="utf-8")
+    assert "creates:" not in text, "what is there is known to be unreadable when this is included"
+
+
+@pytest.mark.parametrize(
+    ("system", "configuration", "folder"),
+    [("debian12", "/etc/chrony/chrony.conf", None), ("rhel9", "/etc/chrony.conf", "/etc/chrony.d")],
+)
+def test_chrony_reads_the_time_servers_of_the_site(
+    rendered_site: Callable[[str, str], SiteVariables], system: str, configuration: str, folder: str | None
+) -> None:
+    _, wanted = common_files(rendered_site("ifca", system))
+    assert (configuration in wanted) == (folder is not None), "Debian's own file reads the folder already"
+    if folder is not None:
+        assert wanted[configuration]["content"] == f"sourcedir {folder}"
+        assert wanted[configuration]["block"]
+        assert f"{folder}/deephdc.sources" in wanted
+
+
+def test_a_program_is_the_one_that_the_artefact_installs() -> None:
+    paths = [
+        role_path("containerd") / "vars" / "main.yml",
+        role_path("kubernetes_node") / "templates/kubelet.service.j2",
+    ]
+    assert not [path for path in paths if "/usr/bin/" in path.read_text(encoding="utf-8")]
