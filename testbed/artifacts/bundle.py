@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from testbed.artifacts.store import SUMS, Problem, Record, Store
 from testbed.errors import DeepError
 
 README = "README.md"
+SUMS_LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>\S.*)")
 TEXT = """# Artefacts of a DEEP site
 
 For a site without a network:
@@ -175,9 +177,14 @@ def verify(directory: Path) -> list[Problem]:
             needed=f"{SUMS}",
             next_step=f"run 'deep artifacts bundle {directory}'",
         )
-    problems = []
-    lines = [line.split("  ", 1) for line in listing.read_text(encoding="utf-8").splitlines()]
-    listed = {name: digest for digest, name in lines}
+    problems: list[Problem] = []
+    listed: dict[str, str] = {}
+    for number, line in enumerate(listing.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        match = SUMS_LINE.fullmatch(line)
+        if match:
+            listed[match["name"]] = match["digest"]
+        else:
+            problems.append(Problem("bundle", SUMS, f"'{line}' in line {number}", "a line 'SHA256  NAME'"))
     for name, needed in listed.items():
         path = directory / name
         found = files.sha256_of(path) if path.is_file() else "no file"

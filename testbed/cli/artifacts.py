@@ -11,14 +11,22 @@ import typer
 from rich.table import Table
 
 from testbed.artifacts import api, bundle
+from testbed.artifacts.declaration import load_all
 from testbed.artifacts.serve import make_server
-from testbed.artifacts.store import failed_check
+from testbed.artifacts.store import SUMS, failed_check
 from testbed.console import emit, err
+from testbed.errors import DeepError
 from testbed.files import human
 
 app = typer.Typer(no_args_is_help=True, help="Build, check and serve what is deployed.")
 
-Names = Annotated[list[str] | None, typer.Argument(help="Artefacts; all when none is named.")]
+
+def _names(incomplete: str) -> list[str]:
+    """Names of artefacts that begin like this."""
+    return [name for name in load_all() if name.startswith(incomplete)]
+
+
+Names = Annotated[list[str] | None, typer.Argument(help="Artefacts; all when none is named.", autocompletion=_names)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -57,9 +65,16 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hash every stored file and compare; exit status 1 when one is damaged."""
+    if directory is not None and names:
+        raise DeepError(
+            "a bundle is verified as a whole",
+            found=f"--bundle and {', '.join(names)}",
+            needed="--bundle alone, or names alone",
+            next_step=f"run 'deep artifacts verify --bundle {directory}'",
+        )
     checked, problems = api.verify(names or []) if directory is None else (0, bundle.verify(directory))
     if directory is not None:
-        checked = len((directory / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
+        checked = len((directory / SUMS).read_bytes().splitlines())
     if problems and not as_json:
         for problem in problems:
             err.print(

@@ -89,6 +89,18 @@ def test_missing_and_additional_files_are_reported(
     assert found == {"mirror/tool/1.0/tool": "no file", "artifacts/other.yml": "not listed"}
 
 
+@pytest.mark.parametrize("line", ["", "8d0a", f"{'a' * 64} mirror/x", f"{'a' * 63}  mirror/x", f"{'a' * 64}  "])
+def test_a_damaged_list_of_hashes_is_a_problem(
+    tmp_path: Path, tool: Declaration, store: Store, declarations: Path, line: str
+) -> None:
+    target = tmp_path / "bundle"
+    bundle.write(target, [tool], declarations, store)
+    with (target / "SHA256SUMS").open("a", encoding="utf-8") as sums:
+        sums.write(f"{line}\n")
+    (problem,) = bundle.verify(target)
+    assert (problem.file, problem.found) == ("SHA256SUMS", f"'{line}' in line 5")
+
+
 def test_interrupted_bundle_does_not_pass(
     tmp_path: Path, tool: Declaration, store: Store, declarations: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

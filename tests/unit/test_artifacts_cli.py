@@ -78,6 +78,21 @@ def test_from_nothing_to_a_verified_bundle(answer: Answer, tmp_path: Path) -> No
     readme = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
     assert all(f"- {item}\n" in readme for item in written["lacking"])
     assert answer("verify", "--bundle", tmp_path / "bundle")["ok"]
+    refused = answer("verify", "gpu-simulator", "--bundle", tmp_path / "bundle", status=2)["error"]
+    assert refused["message"] == "a bundle is verified as a whole"
+    sums = tmp_path / "bundle" / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes()[:-40])
+    assert not answer("verify", "--bundle", tmp_path / "bundle", status=1)["ok"]
+
+
+def test_names_are_completed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("_DEEP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "deep artifacts build kub")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    monkeypatch.setattr("sys.argv", ["deep"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.split() == ["kubernetes"]
 
 
 def test_damage_ends_with_status_one_and_names_file_and_hashes(own_store: Path, deep: Deep, answer: Answer) -> None:
