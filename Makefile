@@ -49,8 +49,8 @@ unit: ## Run the unit tests (minutes, no root, no Docker)
 	@$(PYTEST)/unit.xml --numprocesses 2 tests/unit
 
 .PHONY: live
-live: ## Run the tests that need root and Docker: nodes, molecule scenarios, the testbed end to end
-	@$(PYTEST)/live.xml tests/nodes tests/molecule tests/e2e
+live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
+	@$(PYTEST)/live.xml tests/artifacts tests/nodes tests/molecule tests/e2e
 
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources
