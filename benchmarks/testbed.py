@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +23,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from benchmarks.memory import MIB, MemoryPeak
 from testbed.artifacts import api
-from testbed.network import LABEL as TESTBED_LABEL
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
 
@@ -34,7 +33,6 @@ BIN = Path(sys.executable).parent
 PAGE = ROOT / "docs" / "performance.md"
 SCRIPT = ROOT / "benchmarks" / "kubernetes.sh"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-MIB = 1024 * 1024
 LAYERS_BELOW = ("base", "container_runtime", "gpu", "registry")
 SCALE = (50, 200)
 # A line of ansible.posix.profile_tasks.
@@ -175,48 +173,6 @@ def added_node(report: Report, repeats: int) -> None:
     )
 
 
-class MemoryPeak(threading.Thread):
-    """Samples the working set of a testbed's containers, twice a second, until stopped."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(daemon=True)
-        self.peak_mib = 0.0
-        self._label = f"label={TESTBED_LABEL}={name}"
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Sample until :meth:`stop`."""
-        while not self._stopped.wait(0.5):
-            self.peak_mib = max(self.peak_mib, sum(map(working_set, self._containers())) / MIB)
-
-    def _containers(self) -> list[str]:
-        # Fails, and lists none, until the engine runs.
-        listing = ["docker", "ps", "--quiet", "--no-trunc", "--filter", self._label]
-        return subprocess.run(listing, check=False, capture_output=True, text=True).stdout.split()
-
-    def stop(self) -> float:
-        """End the sampling and return the peak in MiB."""
-        self._stopped.set()
-        self.join()
-        return self.peak_mib
-
-
-def working_set(container: str) -> int:
-    """Bytes of memory that the kernel cannot simply drop: usage less inactive file pages (as kubelet counts)."""
-    for group, usage in (
-        ("memory/docker", "memory.usage_in_bytes"),
-        ("system.slice/docker-{}.scope", "memory.current"),
-    ):
-        path = Path("/sys/fs/cgroup") / (group.format(container) if "{}" in group else f"{group}/{container}")
-        if (path / usage).exists():
-            statistics_of = dict(
-                line.split() for line in (path / "memory.stat").read_text(encoding="ascii").splitlines()
-            )
-            inactive = statistics_of.get("total_inactive_file") or statistics_of["inactive_file"]
-            return int((path / usage).read_text(encoding="ascii")) - int(inactive)
-    return 0
-
-
 def whole_testbed(report: Report, cold: bool) -> None:
     """`deep testbed up` as a tester runs it, acceptance suite included, with its peak memory."""
     with tempfile.TemporaryDirectory() as empty:
@@ -228,7 +184,6 @@ def whole_testbed(report: Report, cold: bool) -> None:
         }
         for label, env in (("cold", caches), ("warm", {})) if cold else (("warm", {}),):
             sampler = MemoryPeak("bench-up")
-            sampler.start()
             try:
                 up: list[str | Path] = [BIN / "deep", "testbed", "up", "--name=bench-up"]
                 if label == "cold":
