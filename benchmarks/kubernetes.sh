@@ -2,10 +2,11 @@
 # The Kubernetes layer as one would type it: binaries, control plane, node, pod network, device plugin, on two nodes that have
 # every layer below. The yardstick of playbooks/kubernetes.yml, see benchmarks/testbed.py; it checks nothing and repairs nothing.
 #
-# Usage: kubernetes.sh STATE_DIR NAME CONTROL_ADDRESS WORKER_ADDRESS MIRROR VERSION ETCD_TAG DNS_TAG PLUGIN_TAG
+# Usage: kubernetes.sh STATE_DIR NAME, with the site's values (site_values in benchmarks/testbed.py) in the environment.
 set -euo pipefail
-state=$1 name=$2 control=$3 worker=$4 mirror=$5 version=$6 etcd_tag=$7 dns_tag=$8 plugin_tag=$9
-registry=registry.deep.test:5000/deephdc
+state=$1 name=$2
+: "${CONTROL:?}" "${WORKER:?}" "${MIRROR:?}" "${VERSION:?}" "${REPOSITORY:?}" "${ETCD_TAG:?}" "${DNS_TAG:?}" "${PLUGIN_IMAGE:?}"
+: "${IGNORED_CHECKS:?}"
 
 sockets=$(mktemp -d)
 trap 'rm -rf "$sockets"' EXIT
@@ -17,7 +18,7 @@ on() {
 }
 
 prepare() { # ADDRESS HOST
-  on "$1" "$mirror/kubernetes/$version" "/deep-$name/$2" <<'NODE'
+  on "$1" "$MIRROR/kubernetes/$VERSION" "/deep-$name/$2" <<'NODE'
 cd /usr/local/bin
 for program in kubeadm kubectl kubelet; do
   curl -fsS -o "$program" "$1/$program" && chmod 755 "$program"
@@ -56,7 +57,7 @@ NODE
 }
 
 init() {
-  on "$control" "$control" "$version" "$registry" "$etcd_tag" "$dns_tag" <<'NODE'
+  on "$CONTROL" "$CONTROL" "$VERSION" "$REPOSITORY" "$ETCD_TAG" "$DNS_TAG" "'$IGNORED_CHECKS'" <<'NODE'
 mkdir -m 700 -p /etc/kubernetes/bench /var/log/kubernetes && cd /etc/kubernetes/bench
 cat >audit-policy.yaml <<'YAML'
 apiVersion: audit.k8s.io/v1
@@ -106,7 +107,7 @@ nodeRegistration:
   name: node1
   criSocket: unix:///run/containerd/containerd.sock
   taints: []
-  ignorePreflightErrors: [all]
+  ignorePreflightErrors: $6
   kubeletExtraArgs: [{name: node-ip, value: $1}]
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
@@ -147,16 +148,17 @@ NODE
 }
 
 join() {
-  on "$worker" "$worker" "$1" <<'NODE'
+  # The invitation is several words: kubeadm join ADDRESS --token TOKEN --discovery-token-ca-cert-hash HASH.
+  on "$WORKER" "$WORKER" "'$IGNORED_CHECKS'" "$1" <<'NODE'
 cat >/run/join.yaml <<YAML
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: JoinConfiguration
 discovery:
-  bootstrapToken: {apiServerEndpoint: "$4", token: "$6", caCertHashes: ["$8"]}
+  bootstrapToken: {apiServerEndpoint: "$5", token: "$7", caCertHashes: ["$9"]}
 nodeRegistration:
   name: node2
   criSocket: unix:///run/containerd/containerd.sock
-  ignorePreflightErrors: [all]
+  ignorePreflightErrors: $2
   kubeletExtraArgs: [{name: node-ip, value: $1}]
 YAML
 kubeadm join --config /run/join.yaml >/dev/null
@@ -178,15 +180,16 @@ iptables -t nat -A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE
 NODE
 }
 
-device_plugin() {
-  on "$control" "$registry/nvidia-device-plugin:$plugin_tag" <<'NODE'
+offer_gpus() {
+  on "$CONTROL" "$PLUGIN_IMAGE" <<'NODE'
 export KUBECONFIG=/etc/kubernetes/admin.conf
-kubectl label node node2 nvidia.com/gpu.present=true deephdc.org/gpu=simulated >/dev/null
+kubectl label node node2 nvidia.com/gpu.present=true deephdc.org/gpu=simulated deephdc.org/gpu-sharing=exclusive >/dev/null
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: node.k8s.io/v1
 kind: RuntimeClass
 metadata: {name: nvidia}
 handler: nvidia
+scheduling: {nodeSelector: {nvidia.com/gpu.present: "true"}}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -199,6 +202,44 @@ data:
       failOnInitError: true
       plugin: {deviceListStrategy: [volume-mounts], deviceIDStrategy: uuid}
 ---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: nvidia-device-plugin, namespace: kube-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: nvidia-device-plugin, namespace: kube-system}
+rules:
+  - {apiGroups: [nfd.k8s-sigs.io], resources: [nodefeatures], verbs: [get, create, update]}
+  - {apiGroups: [""], resources: [pods], verbs: [get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: nvidia-device-plugin, namespace: kube-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: nvidia-device-plugin}
+subjects: [{kind: ServiceAccount, name: nvidia-device-plugin, namespace: kube-system}]
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: nodefeatures.nfd.k8s-sigs.io}
+spec:
+  group: nfd.k8s-sigs.io
+  scope: Namespaced
+  names: {kind: NodeFeature, listKind: NodeFeatureList, plural: nodefeatures, singular: nodefeature}
+  versions:
+    - name: v1alpha1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              properties:
+                features: {type: object, x-kubernetes-preserve-unknown-fields: true}
+                labels: {type: object, additionalProperties: {type: string}}
+---
 apiVersion: apps/v1
 kind: DaemonSet
 metadata: {name: nvidia-device-plugin, namespace: kube-system}
@@ -208,8 +249,9 @@ spec:
     metadata: {labels: {app: nvidia-device-plugin}}
     spec:
       runtimeClassName: nvidia
+      serviceAccountName: nvidia-device-plugin
       priorityClassName: system-node-critical
-      nodeSelector: {nvidia.com/gpu.present: "true"}
+      nodeSelector: {deephdc.org/gpu-sharing: exclusive}
       containers:
         - name: device-plugin
           image: $1
@@ -218,38 +260,58 @@ spec:
             - {name: config, mountPath: /etc/nvidia-device-plugin}
             - {name: every-gpu, mountPath: /var/run/nvidia-container-devices/all}
             - {name: kubelet, mountPath: /var/lib/kubelet/device-plugins}
+        - name: gpu-feature-discovery
+          image: $1
+          command: [gpu-feature-discovery, --config-file=/etc/nvidia-device-plugin/config.yaml, --no-timestamp]
+          env:
+            - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+            - {name: NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+            - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+          volumeMounts:
+            - {name: config, mountPath: /etc/nvidia-device-plugin}
+            - {name: every-gpu, mountPath: /var/run/nvidia-container-devices/all}
       volumes:
         - {name: config, configMap: {name: nvidia-device-plugin}}
         - {name: every-gpu, hostPath: {path: /dev/null, type: CharDevice}}
         - {name: kubelet, hostPath: {path: /var/lib/kubelet/device-plugins, type: Directory}}
 YAML
+kubectl -n kube-system rollout status --timeout=120s daemonset/nvidia-device-plugin >/dev/null
+# The features as labels, and every GPU that they count allocatable.
+features='{{range .items}}{{range $name, $value := .spec.labels}}{{$name}}={{$value}} {{end}}{{end}}'
+until labels=$(kubectl -n kube-system get nodefeatures -o go-template="$features" 2>/dev/null) &&
+  [[ $labels =~ nvidia.com/gpu.count=([0-9]+) ]]; do sleep 0.5; done
+gpus=${BASH_REMATCH[1]}
+# shellcheck disable=SC2086 # one word for each label
+kubectl label node node2 --overwrite $labels >/dev/null
+until [ "$(kubectl get node node2 -o jsonpath='{.status.allocatable.nvidia\.com/gpu}')" = "$gpus" ]; do sleep 0.5; done
 NODE
 }
 
+# What cluster_nodes waits for: nodes that are Ready and serve a certificate of the cluster, and one replica of CoreDNS.
 ready() {
-  on "$control" <<'NODE'
+  on "$CONTROL" "$CONTROL" "$WORKER" <<'NODE'
 export KUBECONFIG=/etc/kubernetes/admin.conf
-until kubectl get csr -o name | xargs --no-run-if-empty kubectl certificate approve >/dev/null 2>&1 &&
-  [ "$(kubectl get csr -o jsonpath='{range .items[?(@.spec.signerName=="kubernetes.io/kubelet-serving")]}{.spec.username}{"\n"}{end}' |
-    sort -u | wc -l)" -eq 2 ]; do sleep 0.5; done
+serves() { curl --silent --output /dev/null --cacert /etc/kubernetes/pki/ca.crt "https://$1:10250/"; }
+pending='{{range .items}}{{if not .status.conditions}}{{.metadata.name}} {{end}}{{end}}'
+until kubectl get csr -o go-template="$pending" | xargs --no-run-if-empty kubectl certificate approve >/dev/null 2>&1 &&
+  serves "$1" && serves "$2"; do sleep 0.5; done
 kubectl wait --for=condition=Ready --timeout=120s node --all >/dev/null
-kubectl -n kube-system rollout status --timeout=120s daemonset/nvidia-device-plugin deployment/coredns >/dev/null
-until [ "$(kubectl get node node2 -o jsonpath='{.status.allocatable.nvidia\.com/gpu}')" = 2 ]; do sleep 0.5; done
+until [ "$(kubectl -n kube-system get deployment coredns -o jsonpath='{.status.availableReplicas}')" ]; do sleep 0.5; done
 NODE
 }
 
 pod_cidr() {
-  on "$control" <<<"kubectl --kubeconfig /etc/kubernetes/admin.conf get node $1 -o jsonpath={.spec.podCIDR}"
+  on "$CONTROL" <<<"kubectl --kubeconfig /etc/kubernetes/admin.conf get node $1 -o jsonpath={.spec.podCIDR}"
 }
 
-prepare "$control" node1 &
-prepare "$worker" node2 &
+prepare "$CONTROL" node1 &
+prepare "$WORKER" node2 &
 wait %1
 invitation=$(init)
 wait %2
 join "$invitation"
 control_pods=$(pod_cidr node1) worker_pods=$(pod_cidr node2)
-pod_network "$control" "$control_pods" "$worker_pods" "$worker"
-pod_network "$worker" "$worker_pods" "$control_pods" "$control"
-device_plugin
+pod_network "$CONTROL" "$control_pods" "$worker_pods" "$WORKER"
+pod_network "$WORKER" "$worker_pods" "$control_pods" "$CONTROL"
+offer_gpus
 ready

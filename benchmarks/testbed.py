@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.memory import MIB, MemoryPeak
-from testbed.artifacts import api
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
 
@@ -34,6 +33,18 @@ PAGE = ROOT / "docs" / "performance.md"
 SCRIPT = ROOT / "benchmarks" / "kubernetes.sh"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 LAYERS_BELOW = ("base", "container_runtime", "gpu", "registry")
+# Environment of benchmarks/kubernetes.sh, each as the playbook works it out.
+SCRIPT_VALUES = {
+    "CONTROL": "hostvars[groups['kubernetes_control_plane'] | first].node_address",
+    "WORKER": "hostvars[groups['kubernetes_node'] | first].node_address",
+    "MIRROR": "artifact_mirror",
+    "VERSION": "kubernetes_version",
+    "REPOSITORY": "kubernetes_control_plane_repository",
+    "ETCD_TAG": "kubernetes_control_plane_etcd_tag",
+    "DNS_TAG": "kubernetes_control_plane_dns_tag",
+    "PLUGIN_IMAGE": "nvidia_device_plugin_image",
+    "IGNORED_CHECKS": "kubernetes_control_plane_ignored_checks | to_json",
+}
 SCALE = (50, 200)
 # A line of ansible.posix.profile_tasks.
 TASK_TIME = re.compile(r"^(\S.*?) -{2,} +([0-9.]+)s$", re.MULTILINE)
@@ -112,10 +123,13 @@ def nodes(name: str, count: int = 2, profile: str = "kubernetes") -> Iterator[st
 
 def play(name: str, playbook: str, *arguments: str) -> None:
     """Run one playbook of the project on the testbed ``name``."""
-    facts = {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts_dir("local", name))}
-    command(
-        BIN / "ansible-playbook", *inventory_args("local", name), f"playbooks/{playbook}.yml", *arguments, env=facts
-    )
+    argv = [BIN / "ansible-playbook", *inventory_args("local", name), f"playbooks/{playbook}.yml", *arguments]
+    command(*argv, env=facts_cache(name))
+
+
+def facts_cache(name: str) -> dict[str, str]:
+    """The environment in which Ansible keeps the facts of the testbed ``name`` apart from others."""
+    return {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts_dir("local", name))}
 
 
 def layers_below(name: str) -> None:
@@ -124,12 +138,15 @@ def layers_below(name: str) -> None:
         play(name, layer)
 
 
-def script(name: str) -> list[str | Path]:
-    """The yardstick script with its arguments for the testbed ``name``."""
-    bed = json.loads(command(BIN / "deep", "testbed", "status", f"--name={name}", "--json"))
-    addresses = [node["address"] for node in bed["nodes"]]
-    tags = [str(api.images()[image]["tag"]) for image in ("etcd", "coredns", "nvidia-device-plugin")]
-    return [SCRIPT, state_dir(name), name, *addresses, bed["artifact_mirror"], api.version("kubernetes"), *tags]
+def site_values(name: str) -> dict[str, str]:
+    """What the playbook knows of the testbed ``name`` and the yardstick script has to be told."""
+    expressions = ", ".join(f"{key!r}: {expression}" for key, expression in SCRIPT_VALUES.items())
+    files = ("kubernetes_control_plane/defaults", "nvidia_device_plugin/vars", "nvidia_device_plugin/defaults")
+    known = [f"--extra-vars=@roles/{folder}/main.yml" for folder in files]
+    argument = json.dumps({"msg": f"{{{{ {{{expressions}}} }}}}"})
+    argv = [BIN / "ansible", "node1", *inventory_args("local", name), *known, "--module-name=ansible.builtin.debug"]
+    said = command(*argv, "--args", argument, env={**facts_cache(name), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})
+    return dict(json.loads(said.partition(" => ")[2])["msg"])
 
 
 def kubernetes_layer(report: Report, repeats: int) -> None:
@@ -140,7 +157,8 @@ def kubernetes_layer(report: Report, repeats: int) -> None:
             report.add("Kubernetes layer by playbook", timed(partial(play, name, "kubernetes")))
         with nodes("bench-script") as name:
             layers_below(name)
-            report.add("Kubernetes layer by shell script", timed(partial(command, *script(name))))
+            script = partial(command, SCRIPT, state_dir(name), name, env=site_values(name))
+            report.add("Kubernetes layer by shell script", timed(script))
     report.compare(
         "Kubernetes layer, playbook against script",
         "Kubernetes layer by playbook",
