@@ -69,7 +69,7 @@ lock: ## Pin the newest allowed versions of all requirements, with hashes
 	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 
 .PHONY: bench
-bench: install ## Measure the figures of docs/performance.md (about 20 minutes)
+bench: install ## Measure the figures of docs/performance.md, empty caches included (long)
 	@$(BIN)/python -m benchmarks.testbed
 
 .PHONY: clean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from testbed import cgroups
@@ -16,13 +16,21 @@ CONTAINER_GROUPS = ("docker/{}", "system.slice/docker-{}.scope")
 
 
 class MemoryPeak:
-    """Samples the working set of a testbed, twice a second, until stopped."""
+    """Samples the working set of a testbed, twice a second, while its context lasts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._stopped = threading.Event()
+        self._left = threading.Event()
         self._pool = ThreadPoolExecutor(1)
+        self._peak: Future[int]
+
+    def __enter__(self) -> MemoryPeak:
         self._peak = self._pool.submit(self._watch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._pool.shutdown()
 
     def _watch(self) -> int:
         peak = 0
@@ -30,13 +38,11 @@ class MemoryPeak:
             # None are listed until the engine runs and the nodes do.
             if found := containers(self._name):
                 peak = max(peak, working_set(self._name, found))
-            if self._stopped.wait(0.5):
+            if self._left.wait(0.5):
                 return peak
 
-    def stop(self) -> float:
-        """End the sampling and return the peak in MiB; raises what went wrong meanwhile."""
-        self._stopped.set()
-        self._pool.shutdown()
+    def mib(self) -> float:
+        """The peak, after the context; raises what went wrong in it."""
         return self._peak.result() / MIB
 
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.memory import MIB, MemoryPeak
 from testbed.paths import repo_root, state_dir
@@ -45,7 +46,14 @@ SCRIPT_VALUES = {
     "PLUGIN_IMAGE": "nvidia_device_plugin_image",
     "IGNORED_CHECKS": "kubernetes_control_plane_ignored_checks | to_json",
 }
+IMAGES = ("debian12", "debian13")
+WARM, COLD = "deep testbed up, warm", "deep testbed up, cold"
+# What two nodes on two cores should need: minutes, and memory (3 GB).
+AIM_MINUTES = {WARM: 3, COLD: 14}
+AIM_MIB = 3e9 / MIB
 SCALE = (50, 200)
+# A name under which no testbed is ever raised.
+NO_TESTBED = "bench-none"
 # A line of ansible.posix.profile_tasks.
 TASK_TIME = re.compile(r"^(\S.*?) -{2,} +([0-9.]+)s$", re.MULTILINE)
 
@@ -54,16 +62,17 @@ TASK_TIME = re.compile(r"^(\S.*?) -{2,} +([0-9.]+)s$", re.MULTILINE)
 class Report:
     """What was measured.
 
-    ``seconds`` by name, one for each run; ``ratios`` with their bound; ``memory_mib`` at its peak; ``spent``: where the
-    seconds of a play over so many hosts go.
+    ``seconds`` by name, one for each run; ``ratios`` with their bound, if any; ``memory_mib`` at its peak; ``spent``:
+    where the seconds of a play over so many hosts go; ``minutes`` that measuring all of it took.
     """
 
     machine: str
     day: str
     seconds: dict[str, list[float]] = field(default_factory=dict)
-    ratios: dict[str, tuple[float, float]] = field(default_factory=dict)
+    ratios: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     memory_mib: dict[str, float] = field(default_factory=dict)
     spent: dict[int, dict[str, float]] = field(default_factory=dict)
+    minutes: float = 0
 
     def add(self, name: str, seconds: float) -> None:
         """Record one measurement and show it."""
@@ -74,8 +83,8 @@ class Report:
         """The median in seconds of what was recorded under ``name``."""
         return statistics.median(self.seconds[name])
 
-    def compare(self, title: str, measured: str, reference: str, bound: float) -> None:
-        """Record the ratio of two medians and the bound that it should not pass."""
+    def compare(self, title: str, measured: str, reference: str, bound: float | None = None) -> None:
+        """Record the ratio of two medians and the bound that it should not pass, if there is one."""
         self.ratios[title] = (round(self.median(measured) / self.median(reference), 2), bound)
 
 
@@ -103,17 +112,10 @@ def command(*argv: str | Path, env: dict[str, str] | None = None) -> str:
 
 
 @contextmanager
-def nodes(name: str, count: int = 2, profile: str = "kubernetes") -> Iterator[str]:
-    """Running nodes without any layer, removed afterwards."""
-    up: list[str | Path] = [
-        BIN / "deep",
-        "testbed",
-        "up",
-        f"--name={name}",
-        f"--profile={profile}",
-        f"--nodes={count}",
-        "--until=nodes",
-    ]
+def nodes(name: str, count: int = 2, image: str | None = None) -> Iterator[str]:
+    """Running nodes without any layer, removed afterwards; the image and the artefact store are there as well then."""
+    up: list[str | Path] = [BIN / "deep", "testbed", "up", f"--name={name}", f"--nodes={count}", "--until=nodes"]
+    up += [f"--image={image}"] if image else []
     command(*up)
     try:
         yield name
@@ -122,9 +124,8 @@ def nodes(name: str, count: int = 2, profile: str = "kubernetes") -> Iterator[st
 
 
 def play(name: str, playbook: str, *arguments: str) -> None:
-    """Run one playbook of the project on the testbed ``name``."""
-    argv = [BIN / "ansible-playbook", *inventory_args("local", name), f"playbooks/{playbook}.yml", *arguments]
-    command(*argv, env=facts_cache(name))
+    """Run one playbook of the checkout on the testbed ``name``."""
+    command(BIN / "ansible-playbook", *inventory_args("local", name), playbook, *arguments, env=facts_cache(name))
 
 
 def facts_cache(name: str) -> dict[str, str]:
@@ -135,7 +136,7 @@ def facts_cache(name: str) -> dict[str, str]:
 def layers_below(name: str) -> None:
     """Deploy what the Kubernetes layer stands on."""
     for layer in LAYERS_BELOW:
-        play(name, layer)
+        play(name, f"playbooks/{layer}.yml")
 
 
 def site_values(name: str) -> dict[str, str]:
@@ -144,8 +145,11 @@ def site_values(name: str) -> dict[str, str]:
     files = ("kubernetes_control_plane/defaults", "nvidia_device_plugin/vars", "nvidia_device_plugin/defaults")
     known = [f"--extra-vars=@roles/{folder}/main.yml" for folder in files]
     argument = json.dumps({"msg": f"{{{{ {{{expressions}}} }}}}"})
-    argv = [BIN / "ansible", "node1", *inventory_args("local", name), *known, "--module-name=ansible.builtin.debug"]
-    said = command(*argv, "--args", argument, env={**facts_cache(name), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})
+    said = command(
+        BIN / "ansible", "node1", *inventory_args("local", name), *known,
+        "--module-name=ansible.builtin.debug", "--args", argument,
+        env={**facts_cache(name), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+    )  # fmt: skip
     return dict(json.loads(said.partition(" => ")[2])["msg"])
 
 
@@ -154,7 +158,7 @@ def kubernetes_layer(report: Report, repeats: int) -> None:
     for _ in range(repeats):
         with nodes("bench-playbook") as name:
             layers_below(name)
-            report.add("Kubernetes layer by playbook", timed(partial(play, name, "kubernetes")))
+            report.add("Kubernetes layer by playbook", timed(partial(play, name, "playbooks/kubernetes.yml")))
         with nodes("bench-script") as name:
             layers_below(name)
             script = partial(command, SCRIPT, state_dir(name), name, env=site_values(name))
@@ -171,8 +175,8 @@ def second_run(report: Report, repeats: int) -> None:
     """`site.yml` on running nodes, and again with nothing to change."""
     for _ in range(repeats):
         with nodes("bench-site") as name:
-            report.add("site.yml, first run", timed(partial(play, name, "site")))
-            report.add("site.yml, second run", timed(partial(play, name, "site")))
+            report.add("site.yml, first run", timed(partial(play, name, "playbooks/site.yml")))
+            report.add("site.yml, second run", timed(partial(play, name, "playbooks/site.yml")))
     report.compare("site.yml, second run against first", "site.yml, second run", "site.yml, first run", 0.35)
 
 
@@ -181,8 +185,10 @@ def added_node(report: Report, repeats: int) -> None:
     for before, label in ((1, "to a one-node cluster"), (2, "to a two-node cluster")) * repeats:
         with nodes("bench-add", before + 1) as name:
             new = f"node{before + 1}"
-            play(name, "site", f"--limit=all:!{new}")
-            report.add(f"add_node.yml, {label}", timed(partial(play, name, "add_node", "-e", f"node={new}")))
+            play(name, "playbooks/site.yml", f"--limit=all:!{new}")
+            report.add(
+                f"add_node.yml, {label}", timed(partial(play, name, "playbooks/add_node.yml", "-e", f"node={new}"))
+            )
     report.compare(
         "add_node.yml, third node against second",
         "add_node.yml, to a two-node cluster",
@@ -191,64 +197,114 @@ def added_node(report: Report, repeats: int) -> None:
     )
 
 
+def connections(report: Report, repeats: int) -> None:
+    """The same modules over ssh, as the inventory says, and over the docker connection, in turns on the same nodes."""
+    docker = {
+        "ansible_connection": "community.docker.docker",
+        "ansible_host": "deep-bench-connection-{{ inventory_hostname }}",
+    }
+    with nodes("bench-connection") as name:
+        over_ssh = partial(play, name, "benchmarks/connection.yml")
+        for _ in range(repeats):
+            report.add("20 modules on two nodes, ssh", timed(over_ssh))
+            report.add(
+                "20 modules on two nodes, docker connection", timed(partial(over_ssh, f"-e{json.dumps(docker)}"))
+            )
+    report.compare(
+        "20 modules on two nodes, ssh against docker connection",
+        "20 modules on two nodes, ssh",
+        "20 modules on two nodes, docker connection",
+        1.0,
+    )
+
+
+def images(report: Report, repeats: int) -> None:
+    """The first run of `site.yml` on nodes of the one Debian and of the other, in turns."""
+    for image in IMAGES * repeats:
+        with nodes("bench-image", image=image) as name:
+            report.add(f"site.yml on {image}", timed(partial(play, name, "playbooks/site.yml")))
+    first, second = IMAGES
+    report.compare(f"site.yml, {first} against {second}", f"site.yml on {first}", f"site.yml on {second}")
+
+
 def whole_testbed(report: Report, cold: bool) -> None:
     """`deep testbed up` as a tester runs it, acceptance suite included, with its peak memory."""
-    with tempfile.TemporaryDirectory() as empty:
-        caches = {
-            "DEEP_CACHE_DIR": empty,
-            "GOCACHE": f"{empty}/go-build",
-            "GOMODCACHE": f"{empty}/go-mod",
-            "GOFLAGS": "-modcacherw",
-        }
-        for label, env in (("cold", caches), ("warm", {})) if cold else (("warm", {}),):
-            sampler = MemoryPeak("bench-up")
-            try:
-                up: list[str | Path] = [BIN / "deep", "testbed", "up", "--name=bench-up"]
-                if label == "cold":
-                    # Of this cache and the node images; the artefacts of the user's own cache stay.
-                    command(BIN / "deep", "testbed", "down", "--purge", "--name=bench-up", env=env)
-                report.add(f"deep testbed up, {label}", timed(partial(command, *up, env=env)))
-            finally:
-                report.memory_mib[f"deep testbed up, {label}"] = round(sampler.stop())
-                command(BIN / "deep", "testbed", "down", "--name=bench-up")
+    if cold:
+        with tempfile.TemporaryDirectory() as empty:
+            caches = {
+                "DEEP_CACHE_DIR": empty,
+                "GOCACHE": f"{empty}/go-build",
+                "GOMODCACHE": f"{empty}/go-mod",
+            }
+            # Of this cache and the node images; the artefacts of the user's own cache stay.
+            command(BIN / "deep", "testbed", "down", "--purge", "--name=bench-up", env=caches)
+            raise_testbed(report, COLD, caches)
+    with nodes("bench-up"):
+        # The store and the image are filled.
+        pass
+    raise_testbed(report, WARM, {})
+
+
+def raise_testbed(report: Report, title: str, env: dict[str, str]) -> None:
+    """Time one `deep testbed up` and watch its memory; the testbed is removed afterwards."""
+    try:
+        with MemoryPeak("bench-up") as memory:
+            report.add(title, timed(partial(command, BIN / "deep", "testbed", "up", "--name=bench-up", env=env)))
+        report.memory_mib[title] = round(memory.mib())
+    finally:
+        command(BIN / "deep", "testbed", "down", "--name=bench-up")
 
 
 def scale(report: Report) -> None:
-    """What a play costs on the controller alone: one role in check mode over many hosts that answer at once."""
-    facts = {
-        "os_family": "Debian",
-        "distribution": "Debian",
-        "distribution_version": "12",
-        "distribution_major_version": "12",
-        "architecture": "x86_64",
-        "memtotal_mb": 8192,
-        "virtualization_type": "kvm",
-        "service_mgr": "systemd",
-        "pkg_mgr": "apt",
-    }
-    for count in SCALE:
+    """What the first layer costs on the controller alone: in check mode over many hosts that answer at once."""
+    for count in (1, *SCALE):
         with tempfile.TemporaryDirectory() as folder:
             inventory = Path(folder) / "hosts.json"
-            hosts = {f"host{number:03}": {"ansible_facts": facts} for number in range(count)}
-            inventory.write_text(
-                json.dumps({"all": {"hosts": hosts, "vars": {"ansible_connection": "nothing"}}}), encoding="utf-8"
-            )
+            inventory.write_text(json.dumps(silent_hosts(count)), encoding="utf-8")
             environment = {
                 "ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "benchmarks" / "connection_plugins"),
                 "ANSIBLE_CACHE_PLUGIN": "memory",
             }
             argv: list[str | Path] = [
-                sys.executable, "-m", "benchmarks.controller", "-i", inventory, "--check", "benchmarks/scale.yml",
+                sys.executable, "-m", "benchmarks.controller", *inventory_args("local", NO_TESTBED), "-i", inventory,
+                "--check", "playbooks/base.yml",
             ]  # fmt: skip
             begin = time.monotonic()
             output = command(*argv, env=environment)
-            report.add(f"play over {count} hosts", time.monotonic() - begin)
+            report.add(f"base.yml over {hosts(count)}", time.monotonic() - begin)
             report.spent[count] = spent(output)
-    per_host = [report.median(f"play over {count} hosts") / count for count in SCALE]
-    report.ratios[f"seconds per host at {SCALE[1]} hosts against {SCALE[0]}"] = (
-        round(per_host[1] / per_host[0], 2),
+    few, many = SCALE
+    report.ratios[f"base.yml, each further host of {many} against of {few}"] = (
+        growth({count: report.median(f"base.yml over {hosts(count)}") for count in (1, few, many)}),
         1.25,
     )
+
+
+def growth(seconds: dict[int, float]) -> float:
+    """What a host more costs among the most hosts, against among few: 1.0 is linear.
+
+    ``seconds`` by number of hosts, the first of them 1: what that run takes would hide how the rest grows.
+    """
+    (_, alone), *others = seconds.items()
+    few, many = ((taken - alone) / (count - 1) for count, taken in others)
+    return round(many / few, 2)
+
+
+def hosts(count: int) -> str:
+    """A number of hosts in words."""
+    return f"{count} host{'' if count == 1 else 's'}"
+
+
+def silent_hosts(count: int) -> dict[str, Any]:
+    """An inventory of hosts that answer every module at once, see benchmarks/connection_plugins."""
+    names = {f"host{number:03}": f"198.18.{number // 200}.{number % 200 + 1}" for number in range(count)}
+    return {
+        "all": {
+            "hosts": {name: {"ansible_host": address} for name, address in names.items()},
+            "vars": {"ansible_connection": "nothing", "ansible_python_interpreter": "/usr/bin/python3"},
+            "children": {"registry": {"hosts": {"host000": {}}}, "kubernetes_node": {"hosts": dict.fromkeys(names)}},
+        }
+    }
 
 
 def spent(output: str) -> dict[str, float]:
@@ -273,32 +329,43 @@ def machine() -> str:
     return f"{cores}, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
 
 
+def reached(value: float, bound: float | None) -> str:
+    """Whether a bound or an aim was reached; empty where there is none."""
+    if bound is None:
+        return ""
+    return "reached" if value <= bound else "**not reached**"
+
+
 def render(report: Report) -> str:
     """The measured part of docs/performance.md."""
     lines = [
-        f"Measured on {report.day}: {report.machine}. Times are medians.",
+        f"Measured on {report.day}: {report.machine}.",
+        f"Times are medians. The whole run took {report.minutes:.0f} minutes.",
         "",
         "| ratio | measured | bound | |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {title} | {value}x | {bound}x | {'reached' if value <= bound else '**not reached**'} |"
+        f"| {title} | {value}x | {'' if bound is None else f'{bound}x'} | {reached(value, bound)} |"
         for title, (value, bound) in report.ratios.items()
     ]
+    lines += ["", "| two nodes | minutes | aim | | peak memory, MiB | aim | |", "|---|---|---|---|---|---|---|"]
+    for title, peak in report.memory_mib.items():
+        minutes, aim = report.median(title) / 60, AIM_MINUTES[title]
+        lines.append(
+            f"| {title} | {minutes:.1f} | {aim} | {reached(minutes, aim)} "
+            f"| {peak:.0f} | {AIM_MIB:.0f} (3 GB) | {reached(peak, AIM_MIB)} |"
+        )
     lines += ["", "| what | seconds | all runs |", "|---|---|---|"]
     lines += [
         f"| {name} | {report.median(name):.1f} | {', '.join(map(str, runs))} |" for name, runs in report.seconds.items()
     ]
-    if report.memory_mib:
-        lines += ["", "| peak memory of the nodes | MiB |", "|---|---|"]
-        lines += [f"| {name} | {peak:.0f} |" for name, peak in report.memory_mib.items()]
-    if report.spent:
-        lines += ["", f"| where a play's seconds go | {' | '.join(f'{count} hosts' for count in report.spent)} |"]
-        lines += ["|---|" + "---|" * len(report.spent)]
-        lines += [
-            f"| {what} | {' | '.join(f'{report.spent[count][what]:.1f}' for count in report.spent)} |"
-            for what in report.spent[SCALE[0]]
-        ]
+    lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
+    lines += ["|---|" + "---|" * len(report.spent)]
+    lines += [
+        f"| {what} | {' | '.join(f'{spent[what]:.1f}' for spent in report.spent.values())} |"
+        for what in report.spent[SCALE[0]]
+    ]
     return "\n".join(lines)
 
 
@@ -308,6 +375,8 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "add": lambda report, options: added_node(report, options.repeats),
     "up": lambda report, options: whole_testbed(report, options.cold),
     "scale": lambda report, _: scale(report),
+    "connection": lambda report, options: connections(report, options.repeats),
+    "image": lambda report, options: images(report, options.repeats),
 }
 
 
@@ -318,11 +387,15 @@ def main() -> None:
         "parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything, written to the page)"
     )
     parser.add_argument("--repeats", type=int, default=2, help="fresh nodes for each figure (default 2)")
-    parser.add_argument("--cold", action="store_true", help="also raise a testbed with empty caches")
+    parser.add_argument(
+        "--cold", action=argparse.BooleanOptionalAction, default=True, help="also raise a testbed with empty caches"
+    )
     options = parser.parse_args()
+    begin = time.monotonic()
     report = Report(machine(), datetime.now(UTC).date().isoformat())
     for part in options.parts or PARTS:
         PARTS[part](report, options)
+    report.minutes = round((time.monotonic() - begin) / 60, 1)
     print(json.dumps(asdict(report), indent=2))
     if not options.parts:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)

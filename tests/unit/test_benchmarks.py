@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks import memory, testbed
 
 
 def group(folder: Path, usage: str, used: int, statistics: str) -> None:
@@ -39,5 +39,38 @@ def test_a_container_without_a_group_is_no_memory_of_zero(tmp_path: Path) -> Non
 
 def test_the_sampler_passes_on_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "containers", lambda name: [f"{name}-container"])
+    with memory.MemoryPeak("nowhere") as sampled:
+        pass
     with pytest.raises(RuntimeError, match="nowhere-container"):
-        memory.MemoryPeak("nowhere").stop()
+        sampled.mib()
+
+
+def test_page_says_what_was_reached() -> None:
+    report = testbed.Report("a machine", "2026-01-02", minutes=61.4)
+    for title, seconds, mib in ((testbed.COLD, 841, 2000), (testbed.WARM, 90, 2900)):
+        report.seconds[title] = [seconds]
+        report.memory_mib[title] = mib
+    report.ratios = {"slow": (2.1, 2.0), "quick": (0.3, 0.35), "free": (1.1, None)}
+    report.spent = {count: {"Some task": count / 10} for count in (1, *testbed.SCALE)}
+    lines = testbed.render(report).splitlines()
+    assert "The whole run took 61 minutes." in lines[1]
+    assert lines[5:8] == [
+        "| slow | 2.1x | 2.0x | **not reached** |", "| quick | 0.3x | 0.35x | reached |", "| free | 1.1x |  |  |",
+    ]  # fmt: skip
+    assert f"| {testbed.COLD} | 14.0 | 14 | **not reached** | 2000 | 2861 (3 GB) | reached |" in lines
+    assert f"| {testbed.WARM} | 1.5 | 3 | reached | 2900 | 2861 (3 GB) | **not reached** |" in lines
+    assert "| where a play's seconds go | 1 host | 50 hosts | 200 hosts |" in lines
+    assert lines[-1] == "| Some task | 0.1 | 5.0 | 20.0 |"
+
+
+def test_growth_leaves_the_start_out() -> None:
+    start = 100.0
+    assert testbed.growth({1: start, 50: start + 49 * 2, 200: start + 199 * 2}) == 1.0
+    assert testbed.growth({1: start, 50: start + 49 * 2, 200: start + 199 * 3}) == 1.5
+
+
+def test_every_silent_host_has_an_address_of_its_own() -> None:
+    hosts = testbed.silent_hosts(450)["all"]["hosts"]
+    addresses = {host["ansible_host"] for host in hosts.values()}
+    assert len(addresses) == len(hosts) == 450
+    assert {"198.18.0.1", "198.18.0.200", "198.18.1.1", "198.18.2.50"} <= addresses
