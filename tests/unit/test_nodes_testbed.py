@@ -261,7 +261,7 @@ def test_unknown_profile_and_image_are_refused_before_anything_is_made(world: Wo
 def test_two_testbeds_live_side_by_side_and_go_one_by_one(world: World) -> None:
     first, second = up("one", until="nodes"), up("two", until="nodes", profile="gpu")
     assert (first["subnet"], second["subnet"]) == ("198.18.0.0/24", "198.18.1.0/24")
-    assert [node["image"] for node in second["nodes"]] == ["deep-node:debian13"]
+    assert [node["image"] for node in second["nodes"]] == ["deep-node:debian12"]
     testbed.down("one")
     assert set(world.docker.all_containers) == {"deep-two-node1"}
     assert world.limit() > 1
