@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deephdc.testbed.plugins.module_utils.programs import path_of
 
 DOCUMENTATION = r"""
 module: nvidia_containerd
@@ -113,7 +114,7 @@ def generate(module: AnsibleModule) -> str:
     with tempfile.TemporaryDirectory(prefix="nvidia-containerd.") as name:
         directory = Path(name)
         copy = copy_configuration(Path(params["config"]), Path(params["path"]), directory)
-        containerd = module.get_bin_path("containerd", required=True, opt_dirs=["/usr/local/bin"])
+        containerd = path_of(module, "containerd")
         dump = run(module, [containerd, "--config", str(copy), "config", "dump"])
         (directory / "seed.toml").write_text(seed(dump), encoding="utf-8")
         run(module, arguments(params, directory))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.deephdc.testbed.plugins.module_utils.programs import search_path
 
 DOCUMENTATION = r"""
 module: registry_images
@@ -217,7 +218,7 @@ class Registry:
     def push(self, image: Image) -> str:
         """Push one archive; returns crane's complaint, or empty."""
         reference = f"{self.params['registry']}/{image.reference}"
-        environment = {**os.environ, "DOCKER_CONFIG": self.config}
+        environment = {**os.environ, "PATH": search_path(), "DOCKER_CONFIG": self.config}
         if self.params["ca"]:
             environment["SSL_CERT_FILE"] = self.params["ca"]
         done = subprocess.run(
