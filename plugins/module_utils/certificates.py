@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the certificates of a control plane end, and which processes read them."""
+"""When the certificates of a control plane end."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-# Names as the kernel cuts them, at 15 characters.
-COMPONENTS = {"kube-apiserver", "kube-controller", "kube-scheduler", "etcd"}
 
 
 def days_left(report: dict[str, Any], now: datetime) -> dict[str, int]:
@@ -26,16 +22,3 @@ def due(report: dict[str, Any], left: dict[str, int], limit: int) -> list[str]:
     """Renewable certificates with fewer than ``limit`` days left. Authorities and external ones are not renewable."""
     renewable = [row["name"] for row in report.get("certificates", []) if not row.get("externallyManaged")]
     return [name for name in renewable if left[name] < limit]
-
-
-def program(process: Path) -> str:
-    """Name of the program of a process in /proc, as the kernel cuts it; empty when it has ended."""
-    try:
-        return (process / "comm").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
-
-
-def component_processes(proc: Path = Path("/proc")) -> list[int]:
-    """Process ids of the control plane's containers on this host."""
-    return [int(entry.name) for entry in proc.glob("[0-9]*") if program(entry) in COMPONENTS]

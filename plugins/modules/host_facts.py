@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import platform
 import re
@@ -53,7 +54,8 @@ ansible_facts:
         cgroup_version (1 or 2), capabilities (names that services can have), kernel_modules (whether modules
         can be loaded), bridge_netfilter, conntrack_settable, nameservers, resolver_file (a resolv.conf that
         names no loopback address, or empty), addresses (IPv4 of the host), disk_free_mb (by path), listening
-        (port, address, protocol, pid, program), packages (names of the installed ones; empty where the package
+        (port, address, protocol, pid, program), cluster_member (what M(deephdc.testbed.kubeadm) keeps of a member
+        of a cluster, or empty), packages (names of the installed ones; empty where the package
         manager is not dpkg).
       type: dict
 """
@@ -125,6 +127,7 @@ CAPABILITIES = [
 ]
 RESOLVER_FILES = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf")
 DISK_PATHS = ("/", "/var/lib", "/var/lib/containerd", "/opt")
+MEMBER = "/etc/kubernetes/deephdc/member.json"
 CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 TCP_LISTEN = "0A"
 
@@ -271,6 +274,14 @@ def conntrack_settable(setting: Path = CONNTRACK_MAX) -> bool:
         return "container" not in os.environ and not Path("/run/systemd/container").exists()
 
 
+def cluster_member(marker: str) -> dict[str, Any]:
+    """What the text of a member's marker says; empty without a readable one."""
+    try:
+        return dict(json.loads(marker))
+    except ValueError:
+        return {}
+
+
 def disk_free() -> dict[str, int]:
     """Free MiB by path, for the paths that exist."""
     return {path: shutil.disk_usage(path).free // 2**20 for path in DISK_PATHS if os.path.isdir(path)}
@@ -303,6 +314,7 @@ def gather() -> dict[str, Any]:
             "addresses": local_addresses(read("/proc/net/fib_trie")),
             "disk_free_mb": disk_free(),
             "listening": listening(),
+            "cluster_member": cluster_member(read(MEMBER)),
             "packages": packages(read("/var/lib/dpkg/status")),
         },
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from plugins.module_utils.certificates import component_processes, days_left, due
+from plugins.module_utils.certificates import days_left, due
 from plugins.modules import kubeadm
 
 CLUSTER = ["/etc/kubernetes/admin.conf", "/etc/kubernetes/pki/ca.crt"]
@@ -24,8 +25,26 @@ REPORT = {
 }
 
 
-def state(name: str, sha256: str = "a") -> dict[str, str]:
-    return {"state": name, "config_sha256": sha256}
+PARTS = {"pods": "a", "kubelet": "b"}
+CONFIG = """\
+kind: InitConfiguration
+nodeRegistration:
+  ignorePreflightErrors: [Swap]
+---
+kind: ClusterConfiguration
+apiServer:
+  certSANs: [localhost]
+---
+kind: KubeletConfiguration
+maxPods: 110
+---
+kind: KubeProxyConfiguration
+mode: iptables
+"""
+
+
+def state(name: str, parts: dict[str, str] | None = None) -> dict[str, Any]:
+    return {"state": name, "parts": PARTS if parts is None else parts}
 
 
 @pytest.mark.parametrize(
@@ -41,35 +60,137 @@ def state(name: str, sha256: str = "a") -> dict[str, str]:
         ("join", state(kubeadm.STARTED), JOINED, "adopt"),
         ("join_control_plane", state(kubeadm.STARTED), JOINED, "join"),
         ("init", state(kubeadm.DONE), CLUSTER, "none"),
-        ("init", state(kubeadm.DONE, "b"), CLUSTER, "reconfigure"),
-        ("join", state(kubeadm.DONE, "b"), JOINED, "none"),
+        ("init", state(kubeadm.DONE, {**PARTS, "pods": "c"}), CLUSTER, "reconfigure"),
+        ("join_control_plane", state(kubeadm.DONE, {**PARTS, "pods": "c"}), CLUSTER, "reconfigure"),
+        ("join", state(kubeadm.DONE, {"pods": "a"}), JOINED, "reconfigure"),
+        ("join", state(kubeadm.DONE), JOINED, "none"),
         ("reset", {}, [], "none"),
-        ("reset", {}, CLUSTER, "reset"),
+        ("reset", {}, CLUSTER, "foreign"),
+        ("reset", state(kubeadm.DONE), CLUSTER, "reset"),
         ("reset", state(kubeadm.STARTED), [], "reset"),
     ],
 )
-def test_the_action_follows_from_the_host(phase: str, member: dict[str, str], found: list[str], action: str) -> None:
-    assert kubeadm.decide(phase, member, found, "a") == action
+def test_the_action_follows_from_the_host(phase: str, member: dict[str, Any], found: list[str], action: str) -> None:
+    assert kubeadm.decide(phase, member, found, PARTS) == action
 
 
 def test_the_marker_of_a_finished_run_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubeadm, "MEMBER", tmp_path / "member.json")
     monkeypatch.setattr(kubeadm, "UNFINISHED", tmp_path / "unfinished.json")
     assert kubeadm.marker() == {}
-    (tmp_path / "unfinished.json").write_text(json.dumps({"config_sha256": "a"}))
+    (tmp_path / "unfinished.json").write_text(json.dumps({"parts": PARTS}))
     assert kubeadm.marker() == state(kubeadm.STARTED)
-    (tmp_path / "member.json").write_text(json.dumps({"config_sha256": "b"}))
-    assert kubeadm.marker() == state(kubeadm.DONE, "b")
+    (tmp_path / "member.json").write_text(json.dumps({"parts": {}}))
+    assert kubeadm.marker() == state(kubeadm.DONE, {})
     (tmp_path / "member.json").write_text("{")
     assert kubeadm.marker() == state(kubeadm.STARTED)
 
 
-def test_the_digest_covers_what_shapes_the_pods(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("[Swap]", "[Swap, SystemVerification]", []),
+        ("[localhost]", "[localhost, api.example.test]", ["names", "pods"]),
+        ("maxPods: 110", "maxPods: 50", ["kubelet"]),
+        ("mode: iptables", "mode: nftables", ["proxy"]),
+    ],
+)
+def test_a_change_belongs_to_the_part_that_it_shapes(old: str, new: str, changed: list[str]) -> None:
+    before, after = kubeadm.cluster_parts(CONFIG, []), kubeadm.cluster_parts(CONFIG.replace(old, new), [])
+    assert kubeadm.outdated({"parts": before}, after) == changed
+
+
+def test_a_watched_file_shapes_the_pods(tmp_path: Path) -> None:
     patch = tmp_path / "patch.yaml"
-    before = kubeadm.digest("config", [str(patch)])
+    before = kubeadm.cluster_parts(CONFIG, [str(patch)])
     patch.write_text("x")
-    assert kubeadm.digest("config", [str(patch)]) != before
-    assert kubeadm.digest("other", [str(patch)]) != kubeadm.digest("config", [str(patch)])
+    assert kubeadm.outdated({"parts": before}, kubeadm.cluster_parts(CONFIG, [str(patch)])) == ["pods"]
+
+
+class Host:
+    """Stands in for the module: remembers what is run on the host, with what on the pipe."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, phase: str, output: str = "", **params: Any) -> None:
+        self.ran: list[str] = []
+        self.piped: list[str] = []
+        self.params = {"phase": phase, "config": "", "cluster": CONFIG, "watch": [], "kubelet": "", **params}
+        self.output = output
+        monkeypatch.setattr(kubeadm, "path_of", lambda _module, name, required=True: name if required else "")
+
+    def run_command(self, argv: list[str], data: str | None = None, **_: Any) -> tuple[int, str, str]:
+        self.ran.append(" ".join(argv))
+        self.piped.append(data or "")
+        return 0, self.output, ""
+
+    def reconfigure(self, *outdated: str) -> list[str]:
+        """What is run to put parts into force."""
+        member = kubeadm.Kubeadm(self)
+        member.outdated = list(outdated)
+        member.reconfigure()
+        return self.ran
+
+
+@pytest.fixture
+def control_plane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[int]]:
+    """A control plane whose API server alone gets another manifest; the processes that were waited for."""
+    waited: list[list[int]] = []
+    texts = iter([{"kube-apiserver": "a", "etcd": "x"}, {"kube-apiserver": "b", "etcd": "x"}])
+    monkeypatch.setattr(kubeadm, "SERVING", (str(tmp_path / "apiserver.crt"),))
+    monkeypatch.setattr(kubeadm.static_pods, "processes", lambda: {7: "kube-apiserver", 8: "etcd"})
+    monkeypatch.setattr(kubeadm.static_pods, "manifests", lambda: next(texts))
+    monkeypatch.setattr(kubeadm.static_pods, "wait", lambda ended: waited.append(list(ended)))
+    return waited
+
+
+RENDER = "kubeadm init phase control-plane all --config /dev/stdin"
+TAKE_OVER = ["kubeadm upgrade node phase kubelet-config", "systemctl restart kubelet"]
+
+
+def test_every_control_plane_renders_its_pods(monkeypatch: pytest.MonkeyPatch, control_plane: list[list[int]]) -> None:
+    assert Host(monkeypatch, "join_control_plane").reconfigure("pods", "kubelet") == [RENDER, *TAKE_OVER]
+    assert control_plane == [[7]]
+
+
+def test_the_first_control_plane_publishes_what_members_read(
+    monkeypatch: pytest.MonkeyPatch, control_plane: list[list[int]]
+) -> None:
+    ran = Host(monkeypatch, "init").reconfigure("pods", "kubelet", "proxy")
+    assert ran == [
+        "kubeadm init phase upload-config kubelet --config /dev/stdin",
+        "kubeadm init phase addon kube-proxy --config /dev/stdin",
+        f"kubectl --kubeconfig {kubeadm.ADMIN} --namespace kube-system rollout restart daemonset/kube-proxy",
+        "kubeadm init phase upload-config kubeadm --config /dev/stdin",
+        RENDER,
+        *TAKE_OVER,
+    ]
+    assert control_plane
+
+
+def test_new_names_make_a_new_certificate(
+    monkeypatch: pytest.MonkeyPatch, control_plane: list[list[int]], tmp_path: Path
+) -> None:
+    (tmp_path / "apiserver.crt").touch()
+    ran = Host(monkeypatch, "join_control_plane").reconfigure("names")
+    assert ran == ["kubeadm init phase certs apiserver --config /dev/stdin"]
+    assert not (tmp_path / "apiserver.crt").exists()
+    assert not control_plane
+
+
+def test_a_node_takes_over_the_kubelets_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Host(monkeypatch, "join", cluster="", kubelet="b").reconfigure("kubelet") == TAKE_OVER
+    assert kubeadm.wanted_parts({"cluster": "", "kubelet": "b"}) == {"kubelet": "b"}
+    assert kubeadm.wanted_parts({"cluster": "", "kubelet": ""}) == {}
+
+
+def test_an_invitation_has_no_secret_on_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0b" * 32
+    line = f"kubeadm join a:6443 --token t.u --discovery-token-ca-cert-hash sha256:0a --certificate-key\n{key}\n"
+    host = Host(monkeypatch, "invite", output=line)
+    assert kubeadm.Kubeadm(host).invite() == {"token": "t.u", "ca_hash": "sha256:0a", "certificate_key": key}
+    assert not [argv for argv in host.ran if key in argv or "t.u" in argv]
+    assert host.piped == ["", CONFIG]
+    host = Host(monkeypatch, "invite", output=line, cluster="")
+    assert set(kubeadm.Kubeadm(host).invite()) == {"token", "ca_hash"}
 
 
 def test_traces_are_found(tmp_path: Path) -> None:
@@ -114,11 +235,3 @@ def test_only_what_kubeadm_can_renew_is_due() -> None:
     left = days_left(REPORT, NOW)
     assert due(REPORT, left, 30) == ["apiserver"]
     assert due(REPORT, left, 5) == []
-
-
-def test_the_processes_of_the_control_plane(tmp_path: Path) -> None:
-    for number, name in {"7": "kube-apiserver", "8": "kube-controller", "9": "kubelet"}.items():
-        (tmp_path / number).mkdir()
-        (tmp_path / number / "comm").write_text(f"{name}\n")
-    (tmp_path / "10").mkdir()
-    assert sorted(component_processes(tmp_path)) == [7, 8]

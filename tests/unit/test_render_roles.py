@@ -108,13 +108,13 @@ def hosts_of(site: SiteVariables, role: str) -> list[str]:
 def registered(site: SiteVariables) -> dict[str, Any]:
     """What earlier tasks found out and templates read."""
     nodes = {host: {"pod_cidr": f"10.244.{i}.0/24", "address": f"192.0.2.{i}"} for i, host in enumerate(site.hosts)}
-    join = "kubeadm join api:6443 --token a.b --discovery-token-ca-cert-hash sha256:0a --certificate-key 0b"
+    invited = {"invitation": {"token": "a.b", "ca_hash": "sha256:0a", "certificate_key": "0b"}}
     return {
         # For the part that the device plugin's manifest renders once for every way of sharing.
         "node": {"sharing": "time_slicing", "replicas": 4, "mig_strategy": "none", "profile": "time-slicing-4"},
         "kubernetes_network_cluster": {"nodes": nodes},
-        "kubernetes_node_token": {"stdout": join},
-        "kubernetes_control_plane_token": {"stdout": join},
+        "kubernetes_node_invited": invited,
+        "kubernetes_control_plane_invited": invited,
     }
 
 
