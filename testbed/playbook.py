@@ -92,6 +92,7 @@ class OutputReader:
         self.hosts: dict[str, dict[str, int]] = {}
         self.failures: list[Failure] = []
         self.error = ""
+        self._play = ""
         self._task = ""
         self._open: tuple[str, str] | None = None
         self._block: list[str] = []
@@ -103,7 +104,7 @@ class OutputReader:
             return
         self._close()
         if match := PLAY.match(line):
-            self._announce_play(match["name"])
+            self._play = match["name"]
         elif match := TASK.match(line):
             self._announce_task(match["name"])
         elif match := ITEM.match(line) or FATAL.match(line):
@@ -120,15 +121,15 @@ class OutputReader:
         """The output has ended."""
         self._close()
 
-    def _announce_play(self, name: str) -> None:
-        if self.listener:
-            self.listener.play(name)
-
     def _announce_task(self, name: str) -> None:
         self.tasks += 1
         self._task = name
         if self.listener:
+            # Not before: a play without hosts has no task.
+            if self._play:
+                self.listener.play(self._play)
             self.listener.task(self.tasks, name)
+        self._play = ""
 
     def _close(self) -> None:
         if self._open is None:

@@ -6,6 +6,7 @@ those of a real run. No host is contacted; facts are given by the caller or abse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,8 @@ from testbed.errors import CHECK_FAILED, DeepError
 from testbed.paths import repo_root
 
 COLLECTION = "deephdc.testbed."
+# A play of the prechecks may be narrowed to some of its hosts.
+SCOPE = re.compile(r":&\{\{.*?\}\}")
 FACTS = "'ansible_facts' is undefined"
 
 
@@ -224,7 +227,7 @@ def plays(playbook: Path) -> Iterator[tuple[str, str]]:
             yield from plays(playbook.parent / imported)
             continue
         for role in _roles_of(play):
-            yield str(play["hosts"]), role
+            yield SCOPE.sub("", str(play["hosts"])), role
 
 
 def _roles_of(play: Mapping[str, Any]) -> Iterator[str]:

@@ -24,6 +24,9 @@ from testbed.playbook import (
 )
 
 OUTPUT = """
+PLAY [Check these hosts, unless they have been] ********************************
+skipping: no hosts matched
+
 PLAY [Prepare every host] ******************************************************
 
 TASK [common : Check the host] *************************************************
