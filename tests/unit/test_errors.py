@@ -23,6 +23,7 @@ import yaml
 
 from plugins.modules import gpu_facts
 from testbed import cli, files, host
+from testbed.artifacts import api
 from testbed.errors import DeepError
 from testbed.paths import repo_root
 from testbed.playbook import PlaybookResult, playbook_error, run_playbook
@@ -212,6 +213,26 @@ def test_even_quorum(complaints: Complaints) -> None:
     assert found["host"] == "node2"
     assert "found 2 control planes: node1, node2; needed an odd number" in found["message"]
     assert "add a host to group" in found["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "setting", "found"),
+    [
+        ("kubernetes_node", "node2", "kubernetes_version", "1.35.0"),
+        ("kubernetes_node", "node1", "kubernetes_version", "1.35.0"),
+        ("kubernetes_control_plane", "node1", "kubernetes_pod_subnet", "10.1.0.0/16"),
+    ],
+)
+def test_what_a_running_cluster_keeps(complaints: Complaints, role: str, name: str, setting: str, found: str) -> None:
+    """A newer version would come to all kubelets first: it is no setting to be changed in place."""
+    facts = {"deephdc": {"cluster_member": {"settings": {setting: found}}}}
+    (refused,) = complaints(role, name, facts=facts)
+    assert refused["host"] == name
+    wanted = api.version("kubernetes") if setting == "kubernetes_version" else "10.244.0.0/16"
+    assert f"{{'{setting}': '{found}'}}, needed {{'{setting}': '{wanted}'}}" in " ".join(refused["message"].split())
+    assert "reset.yml" in refused["next_step"]
+    same = {"deephdc": {"cluster_member": {"settings": {setting: wanted}}}}
+    assert complaints(role, name, facts=same) == []
 
 
 def test_port_in_use(complaints: Complaints) -> None:
