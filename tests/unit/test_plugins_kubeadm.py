@@ -136,9 +136,9 @@ def control_plane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[
     waited: list[list[int]] = []
     texts = iter([{"kube-apiserver": "a", "etcd": "x"}, {"kube-apiserver": "b", "etcd": "x"}])
     monkeypatch.setattr(kubeadm, "SERVING", (str(tmp_path / "apiserver.crt"),))
-    monkeypatch.setattr(kubeadm.static_pods, "processes", lambda: {7: "kube-apiserver", 8: "etcd"})
-    monkeypatch.setattr(kubeadm.static_pods, "manifests", lambda: next(texts))
-    monkeypatch.setattr(kubeadm.static_pods, "wait", lambda ended: waited.append(list(ended)))
+    monkeypatch.setattr("plugins.modules.kubeadm.static_pods.processes", lambda: {7: "kube-apiserver", 8: "etcd"})
+    monkeypatch.setattr("plugins.modules.kubeadm.static_pods.manifests", lambda: next(texts))
+    monkeypatch.setattr("plugins.modules.kubeadm.static_pods.wait", lambda ended: waited.append(list(ended)))
     return waited
 
 
