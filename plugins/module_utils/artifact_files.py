@@ -147,7 +147,8 @@ class Installer:
             if temporary:
                 return temporary
         raise ArtifactError(
-            f"{self.spec['name']}: the download of {name} is damaged: found sha256 {found}, needed {needed}, from {url}"
+            f"{self.spec['name']}: the download of {name} is damaged or was exchanged: "
+            f"found sha256 {found}, needed {needed}, from {url}"
         )
 
     def _transfer(self, url: str, needed: str, mode: str) -> tuple[str | None, str]:
