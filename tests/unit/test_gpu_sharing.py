@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from plugins.filter.gpu import gpu_sharing_nodes, gpu_sharing_problems
+from testbed.artifacts.declaration import declarations_dir
 from testbed.paths import cache_dir, repo_root
 from testbed.rendering import SiteVariables, role_path
 
@@ -168,6 +169,16 @@ def test_image_is_the_sites_own_only_where_the_clusters_are(site: SiteVariables)
 
     assert images("registry.k8s.io") == {"nvcr.io/nvidia/k8s-device-plugin"}
     assert images("registry.t.test:5000/deephdc") == {"registry.t.test:5000/deephdc/nvidia-device-plugin"}
+
+
+def test_every_program_that_is_run_is_in_our_image(manifest: dict[tuple[str, str], dict[str, Any]]) -> None:
+    image = yaml.safe_load((declarations_dir() / "images.yml").read_text())["sources"]["build"]["images"][
+        "nvidia-device-plugin"
+    ]
+    inside = {Path(path).name for layer in image["layers"] for path in layer.get("files", {})}
+    pods = [document["spec"]["template"]["spec"] for (kind, _), document in manifest.items() if kind == "DaemonSet"]
+    containers = [part for pod in pods for part in (*pod["containers"], *pod.get("initContainers", []))]
+    assert {container["command"][0] for container in containers} == inside
 
 
 @pytest.fixture(scope="module")
