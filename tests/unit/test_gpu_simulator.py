@@ -11,13 +11,16 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from testbed.paths import cache_dir, repo_root
+from testbed.paths import repo_root
+from testbed.rendering import SiteVariables
 
 SOURCES = repo_root() / "artifacts" / "gpu-simulator"
-PROGRAM = repo_root() / "roles" / "gpu_simulator" / "files" / "gpu-simulator.py"
+ROLE = repo_root() / "roles" / "gpu_simulator"
+PROGRAM = ROLE / "files" / "gpu-simulator.py"
 DRIVER, OTHER_DRIVER = "580.95.05", "535.183.01"
 UUIDS = ["GPU-aaaaaaaa-0000-4000-8000-000000000000", "GPU-aaaaaaaa-0000-4000-8000-000000000001"]
 CONFIG = f"""# two devices
@@ -208,26 +211,6 @@ def test_nvml_refuses_what_is_no_device_and_what_does_not_fit(nvml: ctypes.CDLL)
     assert nvml.nvmlEventSetWait_v2(ctypes.c_void_p(1), text, 1) == TIMEOUT
 
 
-def symbols(library: Path, *options: str) -> set[str]:
-    """Names of NVML functions in the dynamic symbol table."""
-    done = subprocess.run(["nm", "-D", *options, str(library)], capture_output=True, text=True, check=True, timeout=60)
-    return set(re.findall(r"\b(nvml[A-Z]\w+)$", done.stdout, flags=re.MULTILINE))
-
-
-@pytest.mark.parametrize(
-    "program",
-    ["nvidia-container-toolkit/nvidia-ctk", "nvidia-device-plugin/nvidia-device-plugin"],
-)
-def test_every_function_that_nvidias_programs_may_call_is_there(simulator: Simulator, program: str) -> None:
-    artefact, name = program.split("/")
-    found = sorted((cache_dir() / "artifacts" / "mirror" / artefact).glob(f"*/{name}"))
-    if not found:
-        pytest.skip(f"{name} is not in the artefact store; `deep artifacts build` makes it")
-    called = symbols(found[-1])
-    assert len(called) > 100
-    assert called - symbols(simulator.root / "nvml", "--defined-only") == set()
-
-
 def test_two_builds_are_the_same(tmp_path: Path) -> None:
     hashes = set()
     for name in ("one", "two"):
@@ -247,7 +230,7 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     sources = tmp_path / "sources"
     sources.mkdir()
     for library in module.LIBRARIES:
-        (sources / library).write_text(f"code of {library}")
+        (sources / library).write_text(f"code of {library} that reads {module.CONFIG}")
     monkeypatch.setattr(module, "SOURCES", sources)
     return module
 
@@ -283,6 +266,52 @@ def test_another_version_leaves_nothing_of_the_last(program: ModuleType, tmp_pat
     assert names == {"libc.so.6", *(f"{lib}.{end}" for lib in program.LIBRARIES for end in ("1", DRIVER))}
     program.drop_libraries(folder, keep=None)
     assert {path.name for path in folder.iterdir()} == {"libc.so.6"}
+
+
+def test_libraries_of_a_real_driver_are_left_alone(program: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "lib"
+    program.put_libraries(program.SOURCES, folder, DRIVER)
+    real = folder / "libcuda.so.590.44.01"
+    real.write_text("NVIDIA's own")
+    (folder / "libcuda.so.1").unlink()
+    (folder / "libcuda.so.1").symlink_to(real.name)
+    program.drop_libraries(folder, keep=None)
+    assert {path.name for path in folder.iterdir()} == {"libcuda.so.1", real.name}
+
+
+def test_nodes_of_a_real_driver_are_left_alone(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "DEVICES", tmp_path)
+    monkeypatch.setattr(program, "REAL_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(program.subprocess, "run", lambda argv, check: None)
+    settings = program.read_settings(CONFIG)
+    (tmp_path / "nvidia0").touch()
+    (tmp_path / "version").touch()
+    program.remove(settings)
+    assert (tmp_path / "nvidia0").exists()
+    (tmp_path / "version").unlink()
+    program.remove(settings)
+    assert not (tmp_path / "nvidia0").exists()
+
+
+@pytest.mark.parametrize(
+    ("smi", "removed"),
+    [
+        ({"exists": True, "lnk_target": "/opt/deephdc/gpu-simulator/1.0.0/nvidia-smi"}, True),
+        ({"exists": True, "lnk_target": "/etc/alternatives/nvidia-smi"}, False),
+        ({"exists": True}, False),
+        ({"exists": False}, False),
+    ],
+)
+def test_only_our_nvidia_smi_is_removed(smi: dict[str, Any], removed: bool) -> None:
+    site = SiteVariables([repo_root() / "inventories" / "common"])
+    (task,) = [task for task in site.trusted_yaml(ROLE / "tasks" / "remove.yml") if "deephdc.testbed.files" in task]
+    known = {"artifact_dir": "/opt/deephdc", "gpu_simulator_smi": {"stat": smi}, **task["vars"]}
+    files = site.render(task["deephdc.testbed.files"]["files"], known)
+    assert all(file["state"] == "absent" for file in files)
+    assert ("/usr/bin/nvidia-smi" in [file["path"] for file in files]) == removed
+    assert len(files) == 6 + removed
 
 
 def test_real_driver_is_never_covered_up(program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,10 +73,15 @@ def put_libraries(sources: Path, directory: Path, version: str) -> None:
         link.symlink_to(target.name)
 
 
+def is_ours(library: Path) -> bool:
+    """Whether a library is a simulated one: those read the configuration, whose path is in them."""
+    return library.is_file() and str(CONFIG).encode() in library.read_bytes()
+
+
 def drop_libraries(directory: Path, keep: str | None) -> None:
-    """Remove the libraries of every version but ``keep`` from ``directory``, and the links if nothing is kept."""
+    """Remove our libraries of every version but ``keep`` from ``directory``, and the links if nothing is kept."""
     for library in LIBRARIES:
-        for path in directory.glob(f"{library}.*"):
+        for path in filter(is_ours, sorted(directory.glob(f"{library}.*"))):
             if path.name != f"{library}.{keep}" and (keep is None or path.name != f"{library}.1"):
                 path.unlink()
 
@@ -116,12 +121,12 @@ def start(settings: Settings) -> None:
 
 
 def remove(settings: Settings) -> None:
-    """Take libraries and device nodes away."""
+    """Take our libraries and, unless a real driver uses them by now, the device nodes away."""
     drop_libraries(settings.library_dir, keep=None)
     for version in settings.extra_driver_versions:
         shutil.rmtree(SOURCES / version, ignore_errors=True)
     subprocess.run(["/sbin/ldconfig"], check=True)
-    for name in wanted_nodes(settings.minors):
+    for name in () if REAL_DRIVER.exists() else wanted_nodes(settings.minors):
         (DEVICES / name).unlink(missing_ok=True)
 
 
