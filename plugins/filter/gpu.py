@@ -239,14 +239,14 @@ def gpu_sharing_nodes(
 ) -> dict[str, dict[str, Any]]:
     """How pods share the GPUs of each host.
 
-    ``hostvars`` holds ``gpu_sharing``, ``gpu_sharing_replicas`` and optionally ``gpu_mig_strategy`` of every host. The
+    ``hostvars`` holds ``gpu_sharing``, ``gpu_sharing_replicas`` and ``gpu_mig_strategy`` of every host. The
     result has, by host: sharing, replicas (pods per GPU, 1 where GPUs are not shared), mig_strategy, simulated and
     profile, a name that is the same for hosts whose device plugin has the same configuration.
     """
     nodes = {}
     for host in hosts:
         sharing = str(hostvars[host]["gpu_sharing"])
-        strategy = str(hostvars[host].get("gpu_mig_strategy", "single")) if sharing == "mig" else "none"
+        strategy = str(hostvars[host]["gpu_mig_strategy"]) if sharing == "mig" else "none"
         replicas = whole_number(hostvars[host]["gpu_sharing_replicas"]) if sharing in SHARED else 1
         suffix = {"mig": f"-{strategy}", "mps": f"-{replicas}", "time_slicing": f"-{replicas}"}.get(sharing, "")
         nodes[host] = {

@@ -1,18 +1,16 @@
-"""How pods share GPUs: what a site may ask for, what is rendered from it, and what NVIDIA's program says to that."""
+"""How pods share GPUs: what a site may ask for, and what is rendered from it."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from plugins.filter.gpu import gpu_sharing_nodes, gpu_sharing_problems
+from plugins.filter.gpu import SHARINGS, gpu_sharing_nodes, gpu_sharing_problems
 from testbed.artifacts.declaration import declarations_dir
-from testbed.paths import cache_dir, repo_root
+from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 
 ROLE = "nvidia_device_plugin"
@@ -59,10 +57,17 @@ def test_hosts_with_the_same_wish_have_the_same_profile() -> None:
     ],
 )
 def test_wish_that_cannot_be_met_is_refused(wish: dict[str, Any], expected: tuple[str, ...]) -> None:
-    hostvars = {"node2": {"gpu_sharing_replicas": 4, **wish}}
+    hostvars = {"node2": {"gpu_sharing_replicas": 4, "gpu_mig_strategy": "single", **wish}}
     found = gpu_sharing_problems(gpu_sharing_nodes(["node2"], hostvars, ["node2"]))
     assert any(all(part in sentence for part in expected) for sentence in found), found
     assert all("(found " in sentence and "Next: " in sentence for sentence in found)
+
+
+def test_every_variable_of_a_wish_has_a_default_for_all_sites() -> None:
+    declared = yaml.safe_load((repo_root() / "inventories/common/group_vars/all.yml").read_text())
+    for way in SHARINGS:
+        nodes = gpu_sharing_nodes(["node2"], {"node2": {**declared, "gpu_sharing": way}}, [])
+        assert gpu_sharing_problems(nodes) == []
 
 
 @pytest.fixture(scope="module")
@@ -179,70 +184,3 @@ def test_every_program_that_is_run_is_in_our_image(manifest: dict[tuple[str, str
     pods = [document["spec"]["template"]["spec"] for (kind, _), document in manifest.items() if kind == "DaemonSet"]
     containers = [part for pod in pods for part in (*pod["containers"], *pod.get("initContainers", []))]
     assert {container["command"][0] for container in containers} == inside
-
-
-@pytest.fixture(scope="module")
-def device_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NVIDIA's device plugin out of the artefact store."""
-    found = sorted((cache_dir() / "artifacts" / "mirror" / "nvidia-device-plugin").glob("*/nvidia-device-plugin"))
-    if not found:
-        pytest.skip("nvidia-device-plugin is not in the artefact store; `deep artifacts build` makes it")
-    program = tmp_path_factory.mktemp("plugin") / "nvidia-device-plugin"
-    shutil.copy(found[-1], program)
-    program.chmod(0o755)
-    return program
-
-
-def judge(program: Path, config: str, folder: Path) -> tuple[bool, str]:
-    """Whether NVIDIA's device plugin takes a configuration, and what it prints.
-
-    It says "Running with config" once a configuration is valid. Without a driver it then ends or tries again for ever.
-    """
-    (folder / "config.yaml").write_text(config)
-    argv = [str(program), f"--config-file={folder / 'config.yaml'}", f"--kubelet-socket={folder / 'kubelet.sock'}"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        lines: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if "Running with config" in line:
-                process.kill()
-                return True, "".join(lines)
-        process.wait(timeout=20)
-    assert process.returncode != 0
-    return False, "".join(lines)
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_nvidias_plugin_takes_every_configuration(
-    device_plugin: Path, manifest: dict[tuple[str, str], dict[str, Any]], profile: str, tmp_path: Path
-) -> None:
-    config = manifest["ConfigMap", "nvidia-device-plugin"]["data"][profile]
-    taken, said = judge(device_plugin, config, tmp_path)
-    assert taken, said
-
-
-@pytest.mark.parametrize(
-    ("profile", "right", "wrong", "complaint"),
-    [
-        ("time-slicing-4", "replicas: 4", "replicas: 1", "number of replicas must be >= 2"),
-        ("mps-8", "mpsRoot: /run/nvidia/mps", "mpsRoot: ''", "using MPS requires --mps-root"),
-        ("mps-8", "replicas: 8", "replicas: eight", "cannot unmarshal"),
-        ("mig-mixed", "migStrategy: mixed", "migStrategy: halves", "unknown MIG strategy: halves"),
-        ("exclusive", "[volume-mounts]", "[by-mail]", "invalid --device-list-strategy option"),
-    ],
-)
-def test_nvidias_plugin_refuses_a_broken_configuration(
-    device_plugin: Path,
-    manifest: dict[tuple[str, str], dict[str, Any]],
-    profile: str,
-    right: str,
-    wrong: str,
-    complaint: str,
-    tmp_path: Path,
-) -> None:
-    config = manifest["ConfigMap", "nvidia-device-plugin"]["data"][profile]
-    assert right in config
-    taken, said = judge(device_plugin, config.replace(right, wrong), tmp_path)
-    assert not taken
-    assert complaint in said
