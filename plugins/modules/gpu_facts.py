@@ -14,7 +14,7 @@ DOCUMENTATION = r"""
 module: gpu_facts
 short_description: Look for NVIDIA GPUs, their driver and the devices that it offers
 description:
-  - Reads sysfs, procfs and the device nodes, and asks C(nvidia-smi) where it is installed.
+  - Reads sysfs, procfs and the device nodes, and asks C(nvidia-smi) and C(modinfo) where they are installed.
   - Nothing is cached. What counts is the state now, before and after a driver was installed.
 options: {}
 attributes:
@@ -39,6 +39,10 @@ EXAMPLES = r"""
 RETURN = r"""
 driver_version:
   description: Version of the NVIDIA kernel module that is loaded, or empty.
+  returned: always
+  type: str
+driver_installed:
+  description: Version of the NVIDIA kernel module that is on the disk for the running kernel, or empty.
   returned: always
   type: str
 driver_open:
@@ -170,12 +174,30 @@ def listed(module: AnsibleModule) -> tuple[list[dict[str, Any]], str]:
     return parse_devices(out), ""
 
 
+def installed(module: AnsibleModule) -> str:
+    """Version of the kernel module on the disk, or empty. Debian's own packages name the module otherwise."""
+    program = module.get_bin_path("modinfo", opt_dirs=["/usr/sbin", "/sbin"])
+    for name in ("nvidia", "nvidia-current") if program else ():
+        code, out, _ = module.run_command([program, "--field=version", name])
+        if code == 0 and out.strip():
+            return str(out.strip())
+    return ""
+
+
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     devices, error = listed(module)
     simulated = any("Simulated" in device["name"] for device in devices)
-    module.exit_json(changed=False, devices=devices, devices_error=error, simulated=simulated, **gather(Path("/")))
+    found = gather(Path("/"))
+    module.exit_json(
+        changed=False,
+        devices=devices,
+        devices_error=error,
+        simulated=simulated,
+        driver_installed=installed(module),
+        **found,
+    )
 
 
 if __name__ == "__main__":

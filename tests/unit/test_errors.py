@@ -256,6 +256,7 @@ def test_disk_full_on_a_host(complaints: Complaints) -> None:
 GPU_GROUPS = {"kubernetes_control_plane": ["node1"], "registry": ["node1"], "gpu_real": ["node2"]}
 NO_GPU = {
     "driver_version": "",
+    "driver_installed": "",
     "driver_open": False,
     "nouveau": False,
     "pci": [],
@@ -272,11 +273,13 @@ def test_the_given_gpu_facts_are_those_of_the_module() -> None:
 
 
 def test_gpu_asked_and_none_usable(complaints: Complaints) -> None:
-    (found,) = complaints("nvidia_driver", "node2", {"nvidia_driver_gpus": NO_GPU}, groups=GPU_GROUPS)
+    key = {"nvidia_driver_vendor_key_sha256": "a" * 64}
+    (found,) = complaints("nvidia_driver", "node2", {"nvidia_driver_gpus": NO_GPU}, groups=GPU_GROUPS, variables=key)
     assert found["host"] == "node2"
     assert "GPU asked and none usable (found no NVIDIA GPU on the PCI bus, needed at least one)" in found["message"]
     assert "take the host out of group gpu_real" in found["next_step"]
-    assert complaints("nvidia_driver", "node2", {"nvidia_driver_gpus": ONE_GPU}, groups=GPU_GROUPS) == []
+    extra = {"nvidia_driver_gpus": ONE_GPU}
+    assert complaints("nvidia_driver", "node2", extra, groups=GPU_GROUPS, variables=key) == []
 
 
 @pytest.mark.parametrize(("driver", "cuda", "accepted"), [("470.82.01", "13.0", False), ("580.95.05", "13.0", True)])

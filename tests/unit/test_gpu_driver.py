@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 
 from plugins.filter.gpu import gpu_driver_problems, gpu_kernel_module, is_older, version_key
 from plugins.modules import gpu_facts
 from testbed.paths import repo_root
+from testbed.rendering import SiteVariables, plays
+from testbed.site_check import prechecks
 
 ROLE = repo_root() / "roles" / "nvidia_driver"
 TABLE: dict[str, Any] = yaml.safe_load((ROLE / "vars" / "compatibility.yml").read_text())["nvidia_driver_compatibility"]
@@ -228,3 +231,230 @@ def test_every_source_and_module_has_packages(system: str) -> None:
     sources = {"vendor"} if system == "RedHat" else {"vendor", "distribution"}
     assert set(packages) == sources
     assert all(set(kinds) == {"open", "proprietary"} and all(kinds.values()) for kinds in packages.values())
+
+
+class FakeModule:
+    """Stands for AnsibleModule; knows the versions of modules on the disk, by name."""
+
+    def __init__(self, versions: dict[str, str] | None) -> None:
+        self.versions = versions
+
+    def get_bin_path(self, name: str, opt_dirs: list[str]) -> str | None:
+        return None if self.versions is None else f"/usr/sbin/{name}"
+
+    def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+        version = (self.versions or {}).get(argv[-1])
+        return (0, f"{version}\n", "") if version else (1, "", "Module not found")
+
+
+@pytest.mark.parametrize(
+    ("versions", "found"),
+    [
+        (None, ""),
+        ({}, ""),
+        ({"nvidia": "580.95.05"}, "580.95.05"),
+        ({"nvidia-current": "535.183.01"}, "535.183.01"),
+    ],
+)
+def test_installed_driver_is_the_module_on_the_disk(versions: dict[str, str] | None, found: str) -> None:
+    assert gpu_facts.installed(FakeModule(versions)) == found
+
+
+@pytest.fixture
+def gpu_host(tmp_path: Path) -> SiteVariables:
+    """A site with one host of NVIDIA hardware."""
+    groups: dict[str, Any] = {"gpu_real": {"hosts": {"gpu1": {}}}, "kubernetes_node": {"hosts": {"gpu1": {}}}}
+    own = {"site_name": "t", "site_domain": "t.test", "artifact_sources": ["package"]}
+    content = {"all": {"hosts": {"gpu1": {}}, "vars": own, "children": groups}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(content))
+    site = SiteVariables([repo_root() / "inventories" / "common", tmp_path])
+    site.give_facts({**DEBIAN, "os_family": "Debian"})
+    return site
+
+
+def worked_out(site: SiteVariables, expression: str, role: str = "nvidia_driver", **more: Any) -> Any:
+    """The value of an expression on the host, as tasks of the role see it."""
+    return site.render(trust_as_template("{{ " + expression + " }}"), site.variables("gpu1", role, more))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "installed", "nouveau", "restart", "replaced"),
+    [
+        ("", "", False, False, False),
+        ("", "580.95.05", False, False, False),
+        ("580.95.05", "580.95.05", False, False, False),
+        # An older branch on the disk too: it is replaced first, and the disk then differs from what is loaded.
+        ("570.124.06", "570.124.06", False, False, True),
+        ("570.124.06", "580.95.05", False, True, True),
+        ("580.65.06", "580.95.05", False, True, True),
+        ("", "580.95.05", True, True, True),
+    ],
+)
+def test_restart_follows_from_what_is_on_the_disk_and_what_is_loaded(
+    gpu_host: SiteVariables, loaded: str, installed: str, nouveau: bool, restart: bool, replaced: bool
+) -> None:
+    gpus = {"driver_version": loaded, "driver_installed": installed, "nouveau": nouveau}
+    assert worked_out(gpu_host, "nvidia_driver_restart", nvidia_driver_loaded=gpus) is restart
+    assert worked_out(gpu_host, "nvidia_driver_replaced", nvidia_driver_loaded=gpus) is replaced
+    present: dict[str, Any] = {"nvidia_driver_loaded": gpus, "nvidia_driver_source": "present"}
+    assert worked_out(gpu_host, "nvidia_driver_replaced", **present) is False, "a driver of others is theirs"
+
+
+def role_tasks(name: str, role: Path = ROLE) -> list[dict[str, Any]]:
+    """The tasks of a file of a role."""
+    return list(yaml.safe_load((role / "tasks" / f"{name}.yml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("installed", "state"), [("", "latest"), ("570.124.06", "latest"), ("580.65.06", "present"), ("590.1", "latest")]
+)
+def test_installed_driver_moves_with_its_branch_only(gpu_host: SiteVariables, installed: str, state: str) -> None:
+    site = gpu_host
+    trusted = site.trusted_yaml(ROLE / "tasks" / "install.yml")
+    (package,) = [task["ansible.builtin.package"] for task in trusted if "ansible.builtin.package" in task]
+    more = {"nvidia_driver_before": {"driver_installed": installed}}
+    assert site.render(package["state"], site.variables("gpu1", "nvidia_driver", more)) == state
+    assert package["allow_downgrade"] is True
+
+
+@pytest.mark.parametrize("system", ["Debian", "Ubuntu", "RedHat"])
+def test_branch_is_kept_to_before_the_driver_is_chosen(system: str) -> None:
+    packages = yaml.safe_load((ROLE / "vars" / f"{system}.yml").read_text())["nvidia_driver_packages"]["vendor"]
+    assert not any("pinning" in package for kind in packages.values() for package in kind)
+    names = [task["name"] for task in role_tasks("install")]
+    family = "RedHat" if system == "RedHat" else "Debian"
+    assert role_tasks(f"repository_{family}")[-1]["name"] == "Keep to the branch of the driver"
+    assert names.index("Add NVIDIA's package repository") < names.index(
+        "Install the driver and the headers that its module is built with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ramdisk", "config", "modules", "built"), [(9, 5, 7, False), (6, 5, 7, True), (6, 8, 5, True)]
+)
+def test_ramdisk_is_built_where_it_is_older(
+    gpu_host: SiteVariables, ramdisk: int, config: int, modules: int, built: bool
+) -> None:
+    (task,) = [
+        task
+        for task in gpu_host.trusted_yaml(ROLE / "tasks" / "install.yml")
+        if "initial ramdisk before" in task["name"]
+    ]
+    ages = {"results": [{"stat": {"exists": True, "mtime": age}} for age in (ramdisk, config, modules)]}
+    known = gpu_host.variables("gpu1", "nvidia_driver", {"nvidia_driver_ages": ages})
+    assert gpu_host.holds(task["when"], known) is built
+
+
+@pytest.mark.parametrize("role", ["nvidia_driver", "nvidia_container_toolkit"])
+@pytest.mark.parametrize(("repository", "lists", "seconds"), [(5.0, 9.0, 86400), (9.0, 5.0, 0)])
+def test_package_lists_are_read_where_they_are_older_than_the_repository(
+    gpu_host: SiteVariables, role: str, repository: float, lists: float, seconds: int
+) -> None:
+    trusted = gpu_host.trusted_yaml(repo_root() / "roles" / role / "tasks" / "repository_Debian.yml")
+    (task,) = [task for task in trusted if "cache_valid_time" in task.get("ansible.builtin.apt", {})]
+    ages = {"results": [{"stat": {"exists": True, "mtime": age}} for age in (repository, lists)]}
+    known = gpu_host.variables("gpu1", role, {f"{role}_lists": ages, **task["vars"]})
+    assert int(gpu_host.render(task["ansible.builtin.apt"]["cache_valid_time"], known)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("role", "repository", "expected"),
+    [
+        ("nvidia_driver", "nvidia_driver_vendor_url", ("repository", "/debian12/x86_64")),
+        ("nvidia_driver", "nvidia_driver_vendor_url", ("repository_key", "/debian12/x86_64/3bf863cc.pub")),
+        ("nvidia_container_toolkit", "nvidia_container_toolkit_repository", ("repository_key", "/gpgkey")),
+    ],
+)
+def test_a_mirror_is_the_only_place_asked(
+    gpu_host: SiteVariables, role: str, repository: str, expected: tuple[str, str]
+) -> None:
+    mirror = "https://mirror.t.test/nvidia"
+    table = {"nvidia_driver_compatibility": TABLE}
+    found = worked_out(gpu_host, f"{role}_{expected[0]}", role, **{repository: mirror, **table})
+    assert found == mirror + expected[1]
+
+
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_packages_are_those_of_the_processor(gpu_host: SiteVariables, machine: str, name: str) -> None:
+    gpu_host.give_facts({**DEBIAN, "os_family": "Debian", "architecture": machine})
+    assert worked_out(gpu_host, "nvidia_container_toolkit_architecture", "nvidia_container_toolkit") == name
+
+
+@pytest.mark.parametrize("role", ["nvidia_driver", "nvidia_container_toolkit"])
+@pytest.mark.parametrize("family", ["Debian", "RedHat"])
+def test_key_of_a_repository_is_verified_before_it_is_trusted(role: str, family: str) -> None:
+    fetch, add, *_ = role_tasks(f"repository_{family}", repo_root() / "roles" / role)
+    assert fetch["ansible.builtin.get_url"]["checksum"].startswith("sha256:{{ ")
+    added = add.get("ansible.builtin.deb822_repository") or add["ansible.builtin.yum_repository"]
+    trusted = added.get("signed_by") or added["gpgkey"].removeprefix("file://")
+    assert trusted == fetch["ansible.builtin.get_url"]["dest"]
+
+
+def refusals(site: SiteVariables, role: str, **more: Any) -> list[str]:
+    """What the precheck of a role says on the host."""
+    settings = {"nvidia_driver_gpus": host("turing"), "nvidia_driver_compatibility": TABLE, **more}
+    site._extra = settings
+    return [one["message"] for verdict in prechecks(site, "gpu1", role) for one in verdict or []]
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("nvidia_driver", "nvidia_driver_vendor_key_sha256"),
+        ("nvidia_container_toolkit", "nvidia_container_toolkit_key_sha256"),
+    ],
+)
+def test_packages_that_cannot_be_verified_are_refused(gpu_host: SiteVariables, role: str, name: str) -> None:
+    (said,) = refusals(gpu_host, role)
+    assert "cannot be verified" in said
+    assert f"found {name} ''" in said
+    assert refusals(gpu_host, role, **{name: "a" * 64}) == []
+
+
+POLICY = "{}:\n  Installed: (none)\n  Candidate: {}\n  Version table:\n"
+NAMES = [
+    "linux-headers-amd64",
+    "nvidia-open-kernel-dkms",
+    "nvidia-smi",
+    "libcuda1",
+    "libnvidia-ml1",
+    "nvidia-persistenced",
+]
+
+
+@pytest.mark.parametrize(
+    ("policy", "lacking"),
+    [
+        ("".join(POLICY.format(name, "535.183.01-1") for name in NAMES), ""),
+        ("".join(POLICY.format(name, "(none)" if name == "nvidia-smi" else "535") for name in NAMES), "nvidia-smi"),
+        (POLICY.format(NAMES[0], "6.1"), ", ".join(NAMES[1:])),
+    ],
+)
+def test_driver_that_apt_does_not_know_is_refused(gpu_host: SiteVariables, policy: str, lacking: str) -> None:
+    found = refusals(
+        gpu_host,
+        "nvidia_driver",
+        nvidia_driver_source="distribution",
+        nvidia_driver_policy={"stdout": policy},
+    )
+    assert [message for message in found if f"no candidate for {lacking}," in message] == (found if lacking else [])
+    assert bool(found) == bool(lacking)
+
+
+def test_hosts_that_are_restarted_go_one_after_the_other() -> None:
+    playbook = yaml.safe_load((repo_root() / "playbooks" / "gpu.yml").read_text())
+    driver = {play["hosts"]: play for play in playbook if "nvidia_driver" in str(play)}
+    assert driver["gpu_driver_restart"]["serial"] == 1
+    parallel = next(play for hosts, play in driver.items() if hosts == "gpu_real:!gpu_driver_restart")
+    assert "serial" not in parallel
+    assert ("gpu_real", "nvidia_driver") in list(plays(repo_root() / "playbooks" / "gpu.yml"))
+
+
+def test_pods_leave_before_the_restart_and_come_back_after_a_killed_run() -> None:
+    names = [task["name"] for task in role_tasks("restart")]
+    assert names.index("Move the pods away") < names.index("Restart the host") < names.index("Let pods come back")
+    drained = [str(task) for task in role_tasks("drain")]
+    remembered = next(i for i, task in enumerate(drained) if "deephdc.testbed.files" in task)
+    assert remembered < next(i for i, task in enumerate(drained) if "'drain'" in task)
+    (load,) = [task for task in role_tasks("service") if task.get("ansible.builtin.include_tasks") == "restart.yml"]
+    assert "nvidia_driver_unfinished.stat.exists" in load["when"]

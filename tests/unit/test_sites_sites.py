@@ -25,6 +25,8 @@ GOOD: dict[str, Any] = {
     "gpu_real": ["gpu1"],
     "registry": ["cp1"],
 }
+# Sums of the keys that packages are verified with; they come from packages here.
+KEYS = dict.fromkeys(["nvidia_driver_vendor_key_sha256", "nvidia_container_toolkit_key_sha256"], "a" * 64)
 ADDRESSES = {"cp1": "192.0.2.11", "cp2": "192.0.2.12", "gpu1": "192.0.2.31", "lost": "192.0.2.99"}
 
 
@@ -51,7 +53,7 @@ class Sandbox:
         folder = self.root / "here" / "group_vars" / "all"
         folder.mkdir(parents=True, exist_ok=True)
         (self.root / "here" / "hosts.yml").write_text(yaml.safe_dump(content))
-        known = {"site_name": "here", "site_domain": "here.example", **variables}
+        known = {"site_name": "here", "site_domain": "here.example", **KEYS, **variables}
         (folder / "main.yml").write_text(
             yaml.safe_dump({key: value for key, value in known.items() if value is not None})
         )
