@@ -132,11 +132,49 @@ def test_a_role_has_its_page_and_its_metadata(role: Path) -> None:
     assert not meta.get("dependencies")
 
 
+# Numbers that are no text are none of it: seconds, modes.
+ADDRESS = re.compile(r"[a-z]+://(?!\{\{|/)")
+VERSION = re.compile(r"(?<![\w.])v?\d+\.\d+(?:[.\w-]*)|\w+[-_=]\d+\.\d+")
+
+
+def fixed(task: dict[str, Any]) -> list[str]:
+    """Addresses and versions that a task itself says, its messages to people left out."""
+    module = next((name for name in task if name.count(".") >= 2), "")
+    told = {"ansible.builtin.assert", "ansible.builtin.fail"}
+    arguments = {} if module in told else task.get(module) or {}
+    settings = {key: value for key, value in task.items() if key in ("vars", "environment", "loop")}
+    text = str([word for word in scalars([arguments, settings]) if isinstance(word, str)])
+    return ADDRESS.findall(text) + VERSION.findall(text)
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    """Everything in a nested value that is neither list nor dictionary."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from scalars(inner)
+    else:
+        yield value
+
+
 @each_role
 def test_no_version_or_address_in_a_task(role: Path) -> None:
     for path in (role / "tasks").rglob("*.yml"):
-        assert "http://" not in path.read_text(encoding="utf-8"), path
-        assert "https://" not in path.read_text(encoding="utf-8").replace("https://{{", ""), path
+        for task in tasks(path):
+            assert fixed(task) == [], f"{path.name}: {task.get('name')}"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"deb": "{{ address }}/cuda-keyring_1.1-1_all.deb"},
+        {"name": ["containerd=1.7.2"]},
+        {"argv": ["crane", "pull", "pause:3.10.2"]},
+        {"url": "https://nvidia.github.io/gpgkey"},
+    ],
+)
+def test_a_version_or_an_address_in_a_task_is_found(argument: dict[str, Any]) -> None:
+    assert fixed({"name": "Do it", "ansible.builtin.apt": argument})
+    assert fixed({"name": "Do it", "ansible.builtin.apt": {"name": "{{ it }}"}, "vars": {"it": argument}})
 
 
 @each_role
