@@ -115,6 +115,11 @@ def test_verify_fails_and_says_why_when_a_service_is_down() -> None:
     assert sum(check["outcome"] == "passed" for check in verdict["checks"]) >= 10
 
 
+def test_the_suite_runs_as_a_playbook() -> None:
+    """verify.yml, as a site without `deep` runs it."""
+    run_deep("site", "run", "local", "verify", f"--name={NAME}")
+
+
 def test_check_mode_is_clean_on_a_deployed_site() -> None:
     """`deep site deploy --check` finds nothing to change."""
     assert deep_json("site", "deploy", "local", f"--name={NAME}", "--check")["changed"] == 0
@@ -149,6 +154,47 @@ def bundle_address(tmp_path: Path) -> Iterator[str]:
             server.terminate()
 
 
+def on(node: str, script: str, status: int = 0) -> str:
+    """What a script on a node says."""
+    return run_deep("testbed", "shell", node, f"--name={NAME}", "--", "sh", "-ec", script, status=status).stdout
+
+
+def assert_nothing_of_a_cluster(node: str) -> None:
+    """No credentials, rules, links, files of the network of pods, containers, nor a kubelet to come back."""
+    assert (
+        on(node, "for path in /etc/kubernetes/*.conf /etc/cni/net.d/* /var/lib/etcd/member; do ls -d $path; done", 2)
+        == ""
+    )
+    assert on(node, "(iptables-save; ip6tables-save) | grep -E 'KUBE-|CNI-|DEEPHDC' || true") == ""
+    assert on(node, "ip -oneline link | grep -E 'cni0|veth' || true") == ""
+    assert on(node, "ip route show proto 98") == ""
+    assert on(node, "ctr --namespace=k8s.io containers list --quiet") == ""
+    assert on(node, "systemctl is-enabled kubelet || true").strip() == "disabled"
+
+
+def test_a_changed_setting_reaches_every_member() -> None:
+    """The kubelets' configuration and the API server's certificate are what the site says, before and after."""
+    name = f"--name={NAME}"
+    pods = (*KUBECTL, "nodes", "-o", "jsonpath={.items[*].status.capacity.pods}")
+    before = run_deep(*pods).stdout
+    names = "kubernetes_control_plane_names"
+    settings = ("--set=kubernetes_control_plane_max_pods=77", f"--set={names}=[localhost, 127.0.0.1, api.{NAME}.test]")
+    run_deep("testbed", "up", name, "--until=deploy", *settings)
+    assert run_deep(*pods).stdout == "77 77"
+    served = "openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -ext subjectAltName"
+    assert f"api.{NAME}.test" in on("node1", served)
+    run_deep("testbed", "up", name, "--until=deploy", "--set=kubernetes_control_plane_max_pods=", f"--set={names}=")
+    assert run_deep(*pods).stdout == before
+
+
+def test_another_version_is_refused_before_anything_is_changed() -> None:
+    """A newer Kubernetes is an upgrade, in an order that no layer knows."""
+    arguments = ("site", "run", "local", "kubernetes", f"--name={NAME}", "--extra-vars=kubernetes_version=1.99.0")
+    failed = run_deep(*arguments, status=1).stderr
+    assert "1.99.0" in failed
+    assert "reset.yml" in failed
+
+
 def test_a_node_is_added_from_a_bundle_and_removed(bundle_address: str) -> None:
     """A third node joins with nothing but a bundle; removed again it is gone and holds no trace of the cluster."""
     setting = f"--set=artifact_mirror={bundle_address}"
@@ -158,7 +204,29 @@ def test_a_node_is_added_from_a_bundle_and_removed(bundle_address: str) -> None:
     assert "node/node3" in run_deep(*nodes).stdout
     run_deep("site", "run", "local", "remove_node", f"--name={NAME}", "--extra-vars=node=node3")
     assert "node/node3" not in run_deep(*nodes).stdout
-    run_deep("testbed", "shell", "node3", f"--name={NAME}", "--", "test", "!", "-e", "/etc/kubernetes/kubelet.conf")
+    assert_nothing_of_a_cluster("node3")
+
+
+def test_a_node_that_is_down_is_removed() -> None:
+    """Nobody can end its pods: they are deleted, and the playbook does not wait for the host."""
+    run_deep("site", "run", "local", "add_node", f"--name={NAME}", "--extra-vars=node=node3")
+    subprocess.run(["docker", "stop", "--time=2", f"deep-{NAME}-node3"], check=True, capture_output=True)
+    ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    deadline = time.monotonic() + 180
+    while run_deep(*KUBECTL, "node", "node3", "-o", ready).stdout == "True" and time.monotonic() < deadline:
+        time.sleep(2)
+    run_deep("site", "run", "local", "remove_node", f"--name={NAME}", "--extra-vars=node=node3")
+    assert "node/node3" not in run_deep(*KUBECTL, "nodes", "-o", "name").stdout
+    pods = run_deep(*KUBECTL, "pods", "--all-namespaces", "--field-selector=spec.nodeName=node3", "-o", "name")
+    assert pods.stdout == ""
+
+
+def test_reset_takes_the_cluster_apart() -> None:
+    """Only with the site's name; then nothing of the cluster is left on the hosts."""
+    run_deep("site", "run", "local", "reset", f"--name={NAME}", status=1)
+    run_deep("site", "run", "local", "reset", f"--name={NAME}", "--extra-vars=confirm=local", "--limit=node1,node2")
+    for node in ("node1", "node2"):
+        assert_nothing_of_a_cluster(node)
 
 
 def test_down_leaves_the_machine_as_it_was(host_before: dict[str, object]) -> None:
