@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from testbed import limits, process
+from testbed import limits, process, testbed
 from testbed.paths import state_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,12 @@ def host_snapshot() -> dict[str, object]:
         "servers": [words for words in running if "testbed.artifacts.serve" in words],
         "state": state_dir(NAME).exists(),
     }
+
+
+def left_behind(before: dict[str, object]) -> dict[str, object]:
+    """What is not as it was ``before``; what all testbeds of the machine share counts only where no other one is up."""
+    shared = {"settings", "links", "servers"} if set(testbed.everywhere()) - {NAME} else set()
+    return {key: now for key, now in host_snapshot().items() if now != before[key] and key not in shared}
 
 
 def _read(setting: Path) -> str:

@@ -302,7 +302,7 @@ def test_source_falls_back_to_the_one_that_is_declared() -> None:
 
 def test_artefact_that_only_packages_have_cannot_be_stored(ctx: Context) -> None:
     only = declare(files=[], sources={"package": {"Debian": ["tool"]}})
-    with pytest.raises(DeepError, match="nothing to put into the store"):
+    with pytest.raises(DeepError, match="the store does not hold tool"):
         engine.ensure(["tool"], Context(ctx.store, {"tool": only}, Silent(), ctx.root))
 
 

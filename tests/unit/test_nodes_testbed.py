@@ -221,7 +221,7 @@ def test_settings_are_kept_for_the_testbed_until_they_are_taken_back(world: Worl
     file = Path(up(until="nodes", settings=["gpu_sharing=time_slicing", "gpu_sharing_replicas=3"])["state_dir"])
     file /= inventory.SETTINGS
     wanted = {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 3}
-    mirror = {"artifact_mirror": "http://198.18.0.1:8480"}
+    mirror = {"artifact_mirror": "http://198.18.0.1:8480", "artifact_checksums": str(api.mirror_dir())}
     assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | wanted
     assert up(until="nodes")["settings"] == wanted
     assert "set: gpu_sharing_replicas=3" in deep("status").stdout
