@@ -9,10 +9,12 @@ from pathlib import Path
 from testbed import process
 from testbed.artifacts import api
 from testbed.errors import CHECK_FAILED, DeepError
+from testbed.host import machine_name
 from testbed.run import tail
 
 PORT = 8480
 START_TIMEOUT = 20.0
+RELEASE_TIMEOUT = 2.0
 RECORD = "server.json"
 LOG = "logs/artifacts-server.log"
 
@@ -59,17 +61,29 @@ def stop(folder: Path, gateway: str) -> bool:
 
 
 def _check_port(gateway: str) -> None:
+    # A server that was just killed holds it until the last of its threads has ended.
+    deadline = time.monotonic() + RELEASE_TIMEOUT
+    while (refused := _refusal(gateway)) is not None:
+        if time.monotonic() > deadline:
+            raise DeepError(
+                "the port of the artefact server cannot be used",
+                host=machine_name(),
+                found=f"{gateway} port {PORT}: {refused.strerror}",
+                needed=f"port {PORT} free on {gateway}",
+                next_step=f"find its owner with 'ss -ltnp sport = :{PORT}' and stop it",
+            )
+        time.sleep(0.05)
+
+
+def _refusal(gateway: str) -> OSError | None:
+    """Why the port cannot be listened on; ``None`` where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((gateway, PORT))
         except OSError as refused:
-            raise DeepError(
-                "the port of the artefact server cannot be used",
-                found=f"{gateway} port {PORT}: {refused.strerror}",
-                needed=f"port {PORT} free on {gateway}",
-                next_step=f"find its owner with 'ss -ltnp sport = :{PORT}' and stop it",
-            ) from refused
+            return refused
+    return None
 
 
 def _wait(server: process.Process, gateway: str, log: Path) -> None:
