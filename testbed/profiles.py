@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +14,7 @@ FOLDER = Path(__file__).resolve().parent / "profiles"
 
 
 class Profile(BaseModel):
-    """Groups of the first node and of every other one, how many nodes, and which image they run by default."""
+    """Groups of the first node and of every other one, how many nodes, which image and which settings by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,6 +26,8 @@ class Profile(BaseModel):
     others: tuple[str, ...] = ()
     # Names of artefact declarations that the roles of these groups install.
     artifacts: tuple[str, ...] = ()
+    # Variables of the site that its testbeds begin with, as `deep testbed up --set` gives them.
+    settings: dict[str, Any] = Field(default_factory=dict)
 
     def groups(self, number: int) -> tuple[str, ...]:
         """Inventory groups of node ``number`` (from 1)."""

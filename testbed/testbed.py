@@ -344,6 +344,7 @@ def _wanted(
         chosen = profiles.load(profile or DEFAULT_PROFILE)
         made = datetime.now(UTC).isoformat(timespec="seconds")
         known = State(name, chosen.name, image.named(image_name or chosen.image).name, nodes or chosen.nodes, made=made)
+        known.settings = dict(chosen.settings)
     again = f"deep testbed down --name {name}, then up again"
     for what, asked, there in (("profile", profile, known.profile), ("image", image_name, known.image)):
         if asked not in {None, there}:

@@ -440,6 +440,14 @@ def test_down_all_leaves_no_testbed(world: World) -> None:
     assert deep("down", "--all").exit_code == 0
 
 
+def test_a_profile_s_settings_are_the_testbed_s_first_ones(world: World) -> None:
+    found = up(until="nodes", profile="high-availability", settings=["kubernetes_control_plane_endpoint="])
+    assert set(found["settings"]) == {"common_host_aliases"}
+    assert found["inventory"]
+    groups = yaml.safe_load((Path(found["state_dir"]) / inventory.HOSTS).read_text(encoding="utf-8"))["all"]["children"]
+    assert list(groups["kubernetes_control_plane"]["hosts"]) == ["node1", "node2", "node3"]
+
+
 def test_status_in_json_is_one_object(world: World) -> None:
     up(until="nodes")
     done = deep("status", "--json")
