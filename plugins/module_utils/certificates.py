@@ -19,6 +19,10 @@ def expiry(text: str) -> datetime:
 
 
 def due(report: dict[str, Any], left: dict[str, int], limit: int) -> list[str]:
-    """Renewable certificates with fewer than ``limit`` days left. Authorities and external ones are not renewable."""
-    renewable = [row["name"] for row in report.get("certificates", []) if not row.get("externallyManaged")]
+    """Renewable certificates with fewer than ``limit`` days left.
+
+    Authorities and external ones are not renewable, nor is what only another control plane has (super-admin.conf).
+    """
+    rows = report.get("certificates", [])
+    renewable = [row["name"] for row in rows if not row.get("externallyManaged") and not row.get("missing")]
     return [name for name in renewable if left[name] < limit]

@@ -71,7 +71,7 @@ def faults() -> list[str]:
 
 def wait(
     ended: Iterable[int],
-    seconds: float = 180.0,
+    seconds: float = 300.0,
     look: Callable[[], list[str]] = faults,
     running: Callable[[], dict[int, str]] = processes,
 ) -> list[str]:

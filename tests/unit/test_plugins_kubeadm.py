@@ -235,3 +235,6 @@ def test_only_what_kubeadm_can_renew_is_due() -> None:
     left = days_left(REPORT, NOW)
     assert due(REPORT, left, 30) == ["apiserver"]
     assert due(REPORT, left, 5) == []
+    # On every control plane but the first: nothing is to be renewed, and nothing restarted, for what is not there.
+    lacking = {"certificates": [*REPORT["certificates"], {"name": "super-admin.conf", "missing": True}]}
+    assert due(lacking, days_left(lacking, NOW), 30) == ["apiserver"]
