@@ -361,12 +361,13 @@ def render(report: Report) -> str:
     lines += [
         f"| {name} | {report.median(name):.1f} | {', '.join(map(str, runs))} |" for name, runs in report.seconds.items()
     ]
-    lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
-    lines += ["|---|" + "---|" * len(report.spent)]
-    lines += [
-        f"| {what} | {' | '.join(f'{spent[what]:.1f}' for spent in report.spent.values())} |"
-        for what in report.spent[SCALE[0]]
-    ]
+    if report.spent:
+        lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
+        lines += ["|---|" + "---|" * len(report.spent)]
+        lines += [
+            f"| {what} | {' | '.join(f'{spent[what]:.1f}' for spent in report.spent.values())} |"
+            for what in report.spent[SCALE[0]]
+        ]
     return "\n".join(lines)
 
 
@@ -382,11 +383,12 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Measure the parts asked for; write the page only when all of them were."""
+    """Measure the parts asked for; write the page when all of them were, or when told to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything, written to the page)"
     )
+    parser.add_argument("--write", action="store_true", help="write the page also when only parts are measured")
     parser.add_argument("--repeats", type=int, default=2, help="fresh nodes for each figure (default 2)")
     parser.add_argument(
         "--cold", action=argparse.BooleanOptionalAction, default=True, help="also raise a testbed with empty caches"
@@ -398,7 +400,7 @@ def main() -> None:
         PARTS[part](report, options)
     report.minutes = round((time.monotonic() - begin) / 60, 1)
     print(json.dumps(asdict(report), indent=2))
-    if not options.parts:
+    if options.write or not options.parts:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n{render(report)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 

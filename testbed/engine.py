@@ -27,8 +27,6 @@ from testbed.paths import run_dir
 from testbed.run import run, tail
 
 START_TIMEOUT = 60.0
-# Set in the environment, it keeps an engine that was started here running after the last testbed.
-KEEP = "DEEP_KEEP_ENGINE"
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 SYSTEMD_BOOTED = Path("/run/systemd/system")
 FILTERS = ("iptables", "ip6tables")
@@ -99,7 +97,7 @@ def stop_if_ours() -> bool:
 
     An earlier call that was cut short is finished. Returns whether there was anything to do.
     """
-    if os.environ.get(KEEP) or not _before().is_file():
+    if not _before().is_file():
         return False
     with _lock_file("docker-engine.users") as users:
         try:

@@ -301,7 +301,7 @@ def playbook_error(result: PlaybookResult, status: int, first_error: str = "") -
     return DeepError(
         f"{task}: {message}{more}",
         host=host,
-        next_step=f"{advice + '; ' if advice else ''}whole log: {result.log}",
+        next_step=f"{advice.rstrip('.') + '; ' if advice else ''}whole log: {result.log}",
         exit_code=CHECK_FAILED,
     )
 

@@ -15,8 +15,6 @@ def running_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     if not any(item.get_closest_marker("live") for item in request.session.items):
         yield
         return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(engine.KEEP, "1")
-        engine.ensure_running()
+    with engine.in_use():
         yield
     engine.stop_if_ours()
