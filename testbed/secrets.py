@@ -22,6 +22,10 @@ def _password() -> str:
 
 
 SECRETS: dict[str, Callable[[], str]] = {
+    "iam_admin_secret": _password,
+    "iam_database_password": _password,
+    # Passwords of people and of clients are derived from it, one for each name.
+    "iam_seed": _password,
     "registry_password": _password,
 }
 
