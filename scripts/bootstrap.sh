@@ -15,6 +15,7 @@ readonly PROGRAMS='dockerd docker.io
 iptables iptables
 mmdebstrap mmdebstrap
 gcc gcc
+mvn maven
 ssh openssh-client
 shellcheck shellcheck
 git git'
@@ -30,7 +31,7 @@ system_packages() {
   [ ${#missing[@]} -eq 0 ] && return
   command -v apt-get >/dev/null ||
     die "missing system packages: ${missing[*]} (found: no apt-get; needed: Debian or Ubuntu)" \
-      "install Docker Engine, mmdebstrap, gcc with the C library headers, the ssh client, shellcheck and git with your package manager"
+      "install Docker Engine, mmdebstrap, gcc with the C library headers, Maven, the ssh client, shellcheck and git with your package manager"
   local install="apt-get install --yes --no-install-recommends ${missing[*]}"
   [ "$(id -u)" -eq 0 ] || die "missing system packages: ${missing[*]}" "sudo apt-get update && sudo $install"
   say "installing ${missing[*]}"

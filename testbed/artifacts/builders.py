@@ -25,13 +25,14 @@ from testbed.artifacts.declaration import (
     GoBuild,
     Image,
     ImageBuild,
+    MavenBuild,
     RootfsBuild,
     archive_name,
     image_tag,
 )
 from testbed.artifacts.progress import Reporter
 from testbed.artifacts.store import Store
-from testbed.errors import DeepError
+from testbed.errors import CHECK_FAILED, DeepError
 from testbed.paths import repo_root
 from testbed.run import Children
 
@@ -42,6 +43,7 @@ GO_LDFLAGS = ("-s", "-w", "-buildid=")
 # No timestamp, path or build identifier of this host may reach the output.
 C_FLAGS = ("-std=gnu11", "-O2", "-s", "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none", "-fno-ident")
 SOURCE_DATE_EPOCH = "0"
+MAVEN_GET = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:get"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def _build_inputs(declaration: Declaration, ctx: Context) -> dict[str, Any]:
             return {"gcc": compilers.gcc_version(), "flags": C_FLAGS, "tree": _tree_hash(ctx.root / build.directory)}
         case RootfsBuild():
             return {"customise": files.sha256_of(ctx.root / build.customise), **_packing()}
+        case MavenBuild():
+            return {}
         case ImageBuild():
             return {"images": _image_inputs(build, ctx), **_packing()}
     raise DeepError(f"artifacts/{declaration.name}.yml: sources.build is not declared", next_step="declare it")
@@ -179,6 +183,8 @@ def make(declaration: Declaration, source: str, ctx: Context, work: Path) -> dic
             return _make_c(declaration, build, ctx, work)
         case RootfsBuild():
             return _make_rootfs(declaration, build, ctx, work)
+        case MavenBuild():
+            return _make_maven(declaration, build, ctx, work)
         case ImageBuild():
             return _make_images(declaration, build, ctx, work)
     raise DeepError(f"artifacts/{declaration.name}.yml: sources.build is not declared", next_step="declare it")
@@ -301,6 +307,39 @@ def _make_rootfs(declaration: Declaration, build: RootfsBuild, ctx: Context, wor
     ctx.reporter.step(declaration.name, "packing the layer")
     layers.pack_tree(root, build.exclude, work / build.output)
     return {build.output: work / build.output, build.packages_list: listing}
+
+
+def _make_maven(declaration: Declaration, build: MavenBuild, ctx: Context, work: Path) -> dict[str, Path]:
+    ctx.reporter.step(declaration.name, "fetching from the Maven repository")
+    artifact = declaration.expand(build.artifact)
+    repository = work / "repository"
+    compilers.compile_with(
+        [
+            compilers.mvn(),
+            "--batch-mode",
+            "--no-transfer-progress",
+            # Of this build alone: the user's own would keep a second copy.
+            f"-Dmaven.repo.local={repository}",
+            f"-Dartifact={artifact}",
+            "-Dtransitive=false",
+            MAVEN_GET,
+        ],
+        log=ctx.store.log_path(declaration.name),
+        children=ctx.children,
+        cwd=work,
+    )
+    group, name, version, packaging = artifact.split(":")
+    found = repository.joinpath(*group.split("."), name, version, f"{name}-{version}.{packaging}")
+    ((file, wanted),) = build.sha256.items()
+    if (digest := files.sha256_of(found)) != wanted:
+        raise DeepError(
+            f"artifacts/{declaration.name}.yml: the Maven repository has another file",
+            found=f"sha256 {digest} of {artifact}",
+            needed=f"sha256 {wanted}",
+            next_step="ask who runs the repository that Maven uses; correct the declaration only if the publisher changed it",
+            exit_code=CHECK_FAILED,
+        )
+    return {file: found}
 
 
 def _make_images(declaration: Declaration, build: ImageBuild, ctx: Context, work: Path) -> dict[str, Path]:

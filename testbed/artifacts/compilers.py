@@ -86,6 +86,15 @@ def gcc() -> str:
 
 
 @functools.cache
+def mvn() -> str:
+    """The host's Maven."""
+    command = shutil.which("mvn")
+    if command is None:
+        raise DeepError("no Maven", needed="mvn", next_step="install maven (Debian, Ubuntu and Red Hat package it)")
+    return command
+
+
+@functools.cache
 def gcc_version() -> str:
     """Version of the C compiler and of the C library: both end up in what is built."""
     return f"{_first_line([gcc(), '--version'])}; glibc {os.confstr('CS_GNU_LIBC_VERSION')}"

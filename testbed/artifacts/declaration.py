@@ -107,6 +107,15 @@ class RootfsBuild(Strict):
     disk: ByteSize
 
 
+class MavenBuild(Strict):
+    """One file of a Maven repository, ``GROUP:ARTIFACT:{version}:PACKAGING``, fetched by the host's Maven and verified."""
+
+    kind: Literal["maven"]
+    artifact: Annotated[str, Field(pattern=r"^[\w.-]+:[\w.-]+:[\w.{}-]+:[\w.-]+$")]
+    sha256: dict[FileName, Sha256] = Field(min_length=1, max_length=1)
+    disk: ByteSize
+
+
 class Layer(Strict):
     """Either a ready layer of another artefact, or files of other artefacts (``destination: ARTIFACT/FILE``)."""
 
@@ -143,7 +152,7 @@ class ImageBuild(Strict):
     disk: ByteSize
 
 
-Build = Annotated[GoBuild | CBuild | RootfsBuild | ImageBuild, Field(discriminator="kind")]
+Build = Annotated[GoBuild | CBuild | RootfsBuild | MavenBuild | ImageBuild, Field(discriminator="kind")]
 
 
 class RegistryImage(Strict):
@@ -208,6 +217,8 @@ class Declaration(Strict):
                 return set(build.outputs)
             case RootfsBuild():
                 return {build.output, build.packages_list}
+            case MavenBuild():
+                return set(build.sha256)
             case ImageBuild():
                 return {archive_name(name) for name in build.images}
         return None

@@ -1,0 +1,376 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Bring a realm of Keycloak to what the inventory says, in one call."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
+DOCUMENTATION = r"""
+module: iam_realm
+short_description: Bring a realm of Keycloak to what the inventory says
+description:
+  - Takes a realm as Keycloak represents it and makes, changes and removes what differs. What the representation does not say is
+    left as it is.
+  - The realm remembers what this module has made. What is no longer said is removed; what others have made never is.
+  - A password is set when its user is made, and not again, so that people keep the one that they chose.
+  - One remote call instead of one for every user, group, client and scope.
+options:
+  url:
+    description: Address of Keycloak, with a certificate that this host trusts.
+    type: str
+    required: true
+  client:
+    description: Client of the realm master that administers Keycloak.
+    type: str
+    required: true
+  secret:
+    description: Secret of that client.
+    type: str
+    required: true
+  realm:
+    description: >-
+      A RealmRepresentation. Its C(clientScopes), C(clients), C(groups) and C(users) are what this module manages; scopes with
+      C(protocolMappers), clients with C(defaultClientScopes) and C(optionalClientScopes), users with C(groups) by name.
+    type: dict
+    required: true
+  timeout:
+    description: Seconds to wait for Keycloak to answer.
+    type: int
+    default: 180
+attributes:
+  check_mode:
+    support: full
+    description: Tells what would be done; of a Keycloak that does not answer, that everything would be made.
+  diff_mode:
+    support: none
+    description: Representations hold secrets.
+  idempotent:
+    support: full
+    description: A second call changes nothing.
+author: deep-testbed maintainers
+"""
+
+EXAMPLES = r"""
+- name: Bring the realm to what the inventory says
+  deephdc.testbed.iam_realm:
+    url: https://iam.example.org:8443
+    client: admin
+    secret: "{{ admin_secret }}"
+    realm:
+      realm: example
+      enabled: true
+      groups: [{name: users}]
+      users: [{username: someone, enabled: true, groups: [users]}]
+"""
+
+RETURN = r"""
+actions:
+  description: What was (or, in check mode, would be) done, such as C(make user someone).
+  returned: always
+  type: list
+  elements: str
+"""
+
+Json = dict[str, Any]
+# Attribute of the realm with the names that this module has made, by kind.
+RECORD = "deephdc.managed"
+KINDS = ("clientScopes", "clients", "groups", "users")
+# What has endpoints of its own, and is compared there.
+APART = ("protocolMappers", "defaultClientScopes", "optionalClientScopes", "groups", "credentials")
+STARTING = (404, 502, 503)
+
+
+class Refused(Exception):
+    """Keycloak refused a request."""
+
+
+class Keycloak:
+    """Requests to the administration interface of Keycloak."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.headers: dict[str, str] = {}
+
+    def log_in(self, client: str, secret: str) -> None:
+        """Get a token by client credentials, valid for a minute: enough for one run of the module."""
+        form = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+        answer = open_url(
+            f"{self.url}/realms/master/protocol/openid-connect/token", method="POST", data=urlencode(form), timeout=30
+        )
+        self.headers = {"Authorization": f"Bearer {json.load(answer)['access_token']}"}
+
+    def ask(self, method: str, path: str, data: Any = None) -> Any:
+        """One request below /admin/realms; the JSON of the answer, ``None`` for an empty one or for what is not there."""
+        body = None if data is None else json.dumps(data)
+        headers = {**self.headers, "Content-Type": "application/json"}
+        try:
+            answer = open_url(f"{self.url}/admin/realms{path}", method=method, data=body, headers=headers, timeout=60)
+        except HTTPError as error:
+            if method == "GET" and error.code == 404:
+                return None
+            said = error.read().decode(errors="replace")[:300]
+            raise Refused(f"{method} {path}: HTTP {error.code} {said}") from error
+        text = answer.read()
+        return json.loads(text) if text else None
+
+
+def differs(wanted: Any, found: Any) -> bool:
+    """Whether ``found`` lacks something of ``wanted``: objects may have more keys, lists of texts are sets."""
+    if isinstance(wanted, dict):
+        return not isinstance(found, dict) or any(differs(value, found.get(key)) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return sorted(map(str, wanted)) != sorted(map(str, found or []))
+    # Keycloak leaves empty texts out.
+    return bool((wanted if wanted != "" else None) != (found if found != "" else None))
+
+
+def without(representation: Json, keys: Iterable[str]) -> Json:
+    """A representation less ``keys``."""
+    return {key: value for key, value in representation.items() if key not in keys}
+
+
+def merged(found: Json, wanted: Json) -> Json:
+    """``found`` with what ``wanted`` says, attributes one by one."""
+    both = {**found, **wanted}
+    if isinstance(found.get("attributes"), dict) and isinstance(wanted.get("attributes"), dict):
+        both["attributes"] = {**found["attributes"], **wanted["attributes"]}
+    return both
+
+
+class Kind:
+    """Where things of one kind are found, and what they are called."""
+
+    def __init__(self, key: str, path: str, identity: str, search: str = "") -> None:
+        self.key = key
+        self.path = path
+        self.identity = identity
+        self.search = search
+        self.label = {"clientScopes": "scope", "clients": "client", "groups": "group", "users": "user"}[key]
+
+
+SCOPES = Kind("clientScopes", "/client-scopes", "name")
+CLIENTS = Kind("clients", "/clients", "clientId")
+GROUPS = Kind("groups", "/groups", "name", "?briefRepresentation=false&max=-1")
+USERS = Kind("users", "/users", "username")
+
+
+class Realm:
+    """One realm on its way to what is wanted; ``actions`` tells what was done."""
+
+    def __init__(self, server: Keycloak, wanted: Json, check: bool) -> None:
+        self.server = server
+        self.wanted = wanted
+        self.check = check
+        self.name = quote(wanted["realm"])
+        self.actions: list[str] = []
+
+    def converge(self) -> None:
+        """Make, change and remove what differs. Killed at any moment, the next run finishes."""
+        found = self.settle()
+        before = json.loads((found.get("attributes") or {}).get(RECORD) or "{}")
+        named = {kind.key: [item[kind.identity] for item in self.wanted.get(kind.key) or []] for kind in (SCOPES, CLIENTS, GROUPS, USERS)}
+        # First remembered, then made: nothing of ours is ever taken for somebody else's.
+        self.remember({key: sorted({*before.get(key, []), *names}) for key, names in named.items()}, before)
+        scopes = self.all_of(SCOPES, self.scope)
+        self.all_of(CLIENTS, lambda item, there: self.scopes_of(item, there, scopes))
+        groups = self.all_of(GROUPS, lambda item, there: None)
+        self.all_of(USERS, lambda item, there: self.groups_of(item, there, groups))
+        for kind in (USERS, GROUPS, CLIENTS, SCOPES):
+            for name in sorted({*before.get(kind.key, [])} - {*named[kind.key]}):
+                self.remove(kind, name)
+        self.remember({key: sorted(names) for key, names in named.items()}, self.record())
+
+    # The realm itself
+
+    def settle(self) -> Json:
+        """Make the realm or change its settings; returns what was found, or made."""
+        settings = without(self.wanted, KINDS)
+        found: Json | None = self.server.ask("GET", f"/{self.name}")
+        if found is None:
+            self.change(f"make realm {self.wanted['realm']}", "POST", "", settings)
+            return {}
+        if differs(settings, found):
+            self.change(f"change realm {self.wanted['realm']}", "PUT", f"/{self.name}", merged(found, settings))
+        return found
+
+    def record(self) -> Json:
+        """The names that this module has made, as the realm remembers them."""
+        found = self.server.ask("GET", f"/{self.name}") or {}
+        return dict(json.loads((found.get("attributes") or {}).get(RECORD) or "{}"))
+
+    def remember(self, names: Json, known: Json) -> None:
+        """Keep the names in the realm, unless they are ``known``."""
+        if self.check or names == known:
+            return
+        found = self.server.ask("GET", f"/{self.name}")
+        wanted = {"attributes": {RECORD: json.dumps(names, sort_keys=True)}}
+        self.server.ask("PUT", f"/{self.name}", merged({**found, "attributes": found.get("attributes") or {}}, wanted))
+
+    # Things in the realm
+
+    def all_of(self, kind: Kind, further: Any) -> dict[str, str]:
+        """Bring every thing of a kind to what is wanted; returns the identifiers of all that there are, by name."""
+        items = self.wanted.get(kind.key) or []
+        there = self.listed(kind, items)
+        for item in items:
+            found = there.get(item[kind.identity])
+            there[item[kind.identity]] = found = self.one(kind, item, found)
+            if found:
+                further(item, found)
+        return {name: found["id"] for name, found in there.items() if found}
+
+    def listed(self, kind: Kind, items: list[Json]) -> dict[str, Json]:
+        """What there is of a kind, by name; of users, who may be many, those that are asked for."""
+        if kind is not USERS:
+            return {one[kind.identity]: one for one in self.server.ask("GET", self.path(kind, kind.search)) or []}
+        found = [self.user(item["username"]) for item in items]
+        return {one["username"]: one for one in found if one}
+
+    def user(self, name: str) -> Json | None:
+        """A user by name."""
+        query = urlencode({"username": name, "exact": "true", "briefRepresentation": "false"})
+        return next(iter(self.server.ask("GET", self.path(USERS, f"?{query}")) or []), None)
+
+    def one(self, kind: Kind, item: Json, found: Json | None) -> Json:
+        """Make or change one thing; returns it as it is now, empty where check mode did not make it."""
+        name = item[kind.identity]
+        wanted = without(item, APART)
+        if found is None:
+            self.change(f"make {kind.label} {name}", "POST", self.path(kind), self.first(kind, item))
+            return {} if self.check else self.again(kind, name)
+        if differs(wanted, found):
+            self.change(f"change {kind.label} {name}", "PUT", self.path(kind, f"/{found['id']}"), merged(found, wanted))
+        return found
+
+    @staticmethod
+    def first(kind: Kind, item: Json) -> Json:
+        """A thing as it is made: groups of a user follow by their identifiers, and scopes of a client."""
+        return without(item, ("groups", "defaultClientScopes", "optionalClientScopes")) if kind is not GROUPS else item
+
+    def again(self, kind: Kind, name: str) -> Json:
+        """What was just made."""
+        return self.listed(kind, [{kind.identity: name}])[name]
+
+    def remove(self, kind: Kind, name: str) -> None:
+        """Remove what this module had made and nobody wants any more."""
+        found = self.listed(kind, [{kind.identity: name}]).get(name)
+        if found:
+            self.change(f"remove {kind.label} {name}", "DELETE", self.path(kind, f"/{found['id']}"))
+
+    # What belongs to them
+
+    def scope(self, item: Json, found: Json) -> None:
+        """The protocol mappers of a scope."""
+        path = self.path(SCOPES, f"/{found['id']}/protocol-mappers/models")
+        there = {one["name"]: one for one in found.get("protocolMappers") or []}
+        label = f"scope {item['name']}"
+        for mapper in item.get("protocolMappers") or []:
+            known = there.pop(mapper["name"], None)
+            if known is None:
+                self.change(f"make mapper {mapper['name']} of {label}", "POST", path, mapper)
+            elif differs(mapper, known):
+                wanted = {**known, **mapper, "config": {**known.get("config", {}), **mapper.get("config", {})}}
+                self.change(f"change mapper {mapper['name']} of {label}", "PUT", f"{path}/{known['id']}", wanted)
+        for name, known in there.items():
+            self.change(f"remove mapper {name} of {label}", "DELETE", f"{path}/{known['id']}")
+
+    def scopes_of(self, item: Json, found: Json, scopes: dict[str, str]) -> None:
+        """The scopes of a client. Those that it has to lose go first: a scope cannot be both default and optional."""
+        ways = {"defaultClientScopes": "default-client-scopes", "optionalClientScopes": "optional-client-scopes"}
+        for key, way in ways.items():
+            for name in sorted({*found.get(key, [])} - {*item.get(key, [])}):
+                path = self.path(CLIENTS, f"/{found['id']}/{way}/{scopes[name]}")
+                self.change(f"take scope {name} from client {item['clientId']}", "DELETE", path)
+        for key, way in ways.items():
+            for name in sorted({*item.get(key, [])} - {*found.get(key, [])}):
+                path = self.path(CLIENTS, f"/{found['id']}/{way}/{scopes.get(name)}")
+                self.change(f"give scope {name} to client {item['clientId']}", "PUT", path, {})
+
+    def groups_of(self, item: Json, found: Json, groups: dict[str, str]) -> None:
+        """The groups of a user, exactly those that are wanted."""
+        path = self.path(USERS, f"/{found['id']}/groups")
+        there = {one["name"]: one["id"] for one in self.server.ask("GET", f"{path}?max=-1") or []}
+        wanted = {*item.get("groups", [])}
+        for name in sorted(wanted - {*there}):
+            self.change(f"put user {item['username']} into group {name}", "PUT", f"{path}/{groups.get(name)}", {})
+        for name in sorted({*there} - wanted):
+            self.change(f"take user {item['username']} out of group {name}", "DELETE", f"{path}/{there[name]}")
+
+    def path(self, kind: Kind, rest: str = "") -> str:
+        """A path below /admin/realms."""
+        return f"/{self.name}{kind.path}{rest}"
+
+    def change(self, action: str, method: str, path: str, data: Any = None) -> None:
+        """One request that changes something, unless it is only to be told."""
+        self.actions.append(action)
+        if not self.check:
+            self.server.ask(method, path, data)
+
+
+def connect(module: AnsibleModule) -> Keycloak | None:
+    """Wait for Keycloak and log in; ``None`` in check mode where it does not answer, as before the first deployment."""
+    server = Keycloak(module.params["url"].rstrip("/"))
+    deadline = time.monotonic() + module.params["timeout"]
+    while True:
+        try:
+            server.log_in(module.params["client"], module.params["secret"])
+            return server
+        except HTTPError as error:
+            if error.code not in STARTING:
+                module.fail_json(msg=refusal(module, error))
+            said: Exception = error
+        except (URLError, OSError) as error:
+            said = error
+        if module.check_mode:
+            return None
+        if time.monotonic() > deadline:
+            module.fail_json(
+                msg=f"Keycloak does not answer (found {said} at {server.url} after {module.params['timeout']} s, needed an answer). "
+                "Next: journalctl --unit keycloak on this host"
+            )
+        time.sleep(1)
+
+
+def refusal(module: AnsibleModule, error: HTTPError) -> str:
+    """Why Keycloak does not let the administrator in."""
+    return (
+        f"Keycloak refuses its administrator {module.params['client']} (found HTTP {error.code} "
+        f"{error.read().decode(errors='replace')[:200]}, needed the secret that its database was made with). Next: give the site that "
+        "secret back, or on this host make another administrator with kc.sh bootstrap-admin service"
+    )
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "client": {"type": "str", "required": True},
+            "secret": {"type": "str", "required": True, "no_log": True},
+            "realm": {"type": "dict", "required": True},
+            "timeout": {"type": "int", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    server = connect(module)
+    if server is None:
+        module.exit_json(changed=True, actions=[f"make realm {module.params['realm']['realm']}"])
+    realm = Realm(server, module.params["realm"], module.check_mode)
+    try:
+        realm.converge()
+    except Refused as error:
+        module.fail_json(msg=f"Keycloak refused: {error}", actions=realm.actions)
+    module.exit_json(changed=bool(realm.actions), actions=realm.actions)
+
+
+if __name__ == "__main__":
+    main()
