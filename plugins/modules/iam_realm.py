@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from typing import Any
-from urllib.error import HTTPError, URLError
+from collections.abc import Callable, Container
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 
 from ansible.module_utils.basic import AnsibleModule
@@ -18,8 +18,8 @@ DOCUMENTATION = r"""
 module: iam_realm
 short_description: Bring a realm of Keycloak to what the inventory says
 description:
-  - Takes a realm as Keycloak represents it and makes, changes and removes what differs. What the representation does not say is
-    left as it is.
+  - Takes a realm as Keycloak represents it and makes, changes and removes what differs. What the representation does
+    not say is left as it is.
   - The realm remembers what this module has made. What is no longer said is removed; what others have made never is.
   - A password is set when its user is made, and not again, so that people keep the one that they chose.
   - One remote call instead of one for every user, group, client and scope.
@@ -38,8 +38,9 @@ options:
     required: true
   realm:
     description: >-
-      A RealmRepresentation. Its C(clientScopes), C(clients), C(groups) and C(users) are what this module manages; scopes with
-      C(protocolMappers), clients with C(defaultClientScopes) and C(optionalClientScopes), users with C(groups) by name.
+      A RealmRepresentation. Its C(clientScopes), C(clients), C(groups) and C(users) are what this module manages.
+      Scopes have C(protocolMappers), clients C(defaultClientScopes) and C(optionalClientScopes), and users
+      C(groups) by name.
     type: dict
     required: true
   timeout:
@@ -83,13 +84,12 @@ actions:
 Json = dict[str, Any]
 # Attribute of the realm with the names that this module has made, by kind.
 RECORD = "deephdc.managed"
-KINDS = ("clientScopes", "clients", "groups", "users")
 # What has endpoints of its own, and is compared there.
 APART = ("protocolMappers", "defaultClientScopes", "optionalClientScopes", "groups", "credentials")
 STARTING = (404, 502, 503)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Keycloak refused a request."""
 
 
@@ -109,7 +109,7 @@ class Keycloak:
         self.headers = {"Authorization": f"Bearer {json.load(answer)['access_token']}"}
 
     def ask(self, method: str, path: str, data: Any = None) -> Any:
-        """One request below /admin/realms; the JSON of the answer, ``None`` for an empty one or for what is not there."""
+        """One request below /admin/realms; returns the JSON of the answer, ``None`` for what is not there."""
         body = None if data is None else json.dumps(data)
         headers = {**self.headers, "Content-Type": "application/json"}
         try:
@@ -118,7 +118,7 @@ class Keycloak:
             if method == "GET" and error.code == 404:
                 return None
             said = error.read().decode(errors="replace")[:300]
-            raise Refused(f"{method} {path}: HTTP {error.code} {said}") from error
+            raise RefusedError(f"{method} {path}: HTTP {error.code} {said}") from error
         text = answer.read()
         return json.loads(text) if text else None
 
@@ -133,7 +133,7 @@ def differs(wanted: Any, found: Any) -> bool:
     return bool((wanted if wanted != "" else None) != (found if found != "" else None))
 
 
-def without(representation: Json, keys: Iterable[str]) -> Json:
+def without(representation: Json, keys: Container[str]) -> Json:
     """A representation less ``keys``."""
     return {key: value for key, value in representation.items() if key not in keys}
 
@@ -146,21 +146,21 @@ def merged(found: Json, wanted: Json) -> Json:
     return both
 
 
-class Kind:
+class Kind(NamedTuple):
     """Where things of one kind are found, and what they are called."""
 
-    def __init__(self, key: str, path: str, identity: str, search: str = "") -> None:
-        self.key = key
-        self.path = path
-        self.identity = identity
-        self.search = search
-        self.label = {"clientScopes": "scope", "clients": "client", "groups": "group", "users": "user"}[key]
+    label: str
+    key: str
+    path: str
+    identity: str
 
 
-SCOPES = Kind("clientScopes", "/client-scopes", "name")
-CLIENTS = Kind("clients", "/clients", "clientId")
-GROUPS = Kind("groups", "/groups", "name", "?briefRepresentation=false&max=-1")
-USERS = Kind("users", "/users", "username")
+SCOPES = Kind("scope", "clientScopes", "/client-scopes", "name")
+CLIENTS = Kind("client", "clients", "/clients", "clientId")
+GROUPS = Kind("group", "groups", "/groups", "name")
+USERS = Kind("user", "users", "/users", "username")
+# Clients have scopes, users have groups.
+ORDER = (SCOPES, CLIENTS, GROUPS, USERS)
 
 
 class Realm:
@@ -177,23 +177,27 @@ class Realm:
         """Make, change and remove what differs. Killed at any moment, the next run finishes."""
         found = self.settle()
         before = json.loads((found.get("attributes") or {}).get(RECORD) or "{}")
-        named = {kind.key: [item[kind.identity] for item in self.wanted.get(kind.key) or []] for kind in (SCOPES, CLIENTS, GROUPS, USERS)}
+        named = {kind.key: sorted(item[kind.identity] for item in self.items(kind)) for kind in ORDER}
         # First remembered, then made: nothing of ours is ever taken for somebody else's.
         self.remember({key: sorted({*before.get(key, []), *names}) for key, names in named.items()}, before)
         scopes = self.all_of(SCOPES, self.scope)
         self.all_of(CLIENTS, lambda item, there: self.scopes_of(item, there, scopes))
-        groups = self.all_of(GROUPS, lambda item, there: None)
+        groups = self.all_of(GROUPS)
         self.all_of(USERS, lambda item, there: self.groups_of(item, there, groups))
-        for kind in (USERS, GROUPS, CLIENTS, SCOPES):
+        for kind in reversed(ORDER):
             for name in sorted({*before.get(kind.key, [])} - {*named[kind.key]}):
                 self.remove(kind, name)
-        self.remember({key: sorted(names) for key, names in named.items()}, self.record())
+        self.remember(named, self.record())
+
+    def items(self, kind: Kind) -> list[Json]:
+        """What is wanted of a kind."""
+        return self.wanted.get(kind.key) or []
 
     # The realm itself
 
     def settle(self) -> Json:
         """Make the realm or change its settings; returns what was found, or made."""
-        settings = without(self.wanted, KINDS)
+        settings = without(self.wanted, [kind.key for kind in ORDER])
         found: Json | None = self.server.ask("GET", f"/{self.name}")
         if found is None:
             self.change(f"make realm {self.wanted['realm']}", "POST", "", settings)
@@ -217,21 +221,20 @@ class Realm:
 
     # Things in the realm
 
-    def all_of(self, kind: Kind, further: Any) -> dict[str, str]:
-        """Bring every thing of a kind to what is wanted; returns the identifiers of all that there are, by name."""
-        items = self.wanted.get(kind.key) or []
-        there = self.listed(kind, items)
-        for item in items:
-            found = there.get(item[kind.identity])
-            there[item[kind.identity]] = found = self.one(kind, item, found)
-            if found:
+    def all_of(self, kind: Kind, further: Callable[[Json, Json], None] | None = None) -> dict[str, str]:
+        """Bring every thing of a kind, and what ``further`` sees to, to what is wanted; returns identifiers by name."""
+        there = self.listed(kind, self.items(kind))
+        for item in self.items(kind):
+            found = self.one(kind, item, there.get(item[kind.identity]))
+            there[item[kind.identity]] = found
+            if found and further:
                 further(item, found)
         return {name: found["id"] for name, found in there.items() if found}
 
     def listed(self, kind: Kind, items: list[Json]) -> dict[str, Json]:
         """What there is of a kind, by name; of users, who may be many, those that are asked for."""
         if kind is not USERS:
-            return {one[kind.identity]: one for one in self.server.ask("GET", self.path(kind, kind.search)) or []}
+            return {one[kind.identity]: one for one in self.server.ask("GET", self.path(kind, "?max=-1")) or []}
         found = [self.user(item["username"]) for item in items]
         return {one["username"]: one for one in found if one}
 
@@ -316,6 +319,13 @@ class Realm:
             self.server.ask(method, path, data)
 
 
+def converged(server: Keycloak, module: AnsibleModule) -> list[str]:
+    """Bring the realm to what is asked for; returns what was done."""
+    realm = Realm(server, module.params["realm"], module.check_mode)
+    realm.converge()
+    return realm.actions
+
+
 def connect(module: AnsibleModule) -> Keycloak | None:
     """Wait for Keycloak and log in; ``None`` in check mode where it does not answer, as before the first deployment."""
     server = Keycloak(module.params["url"].rstrip("/"))
@@ -327,25 +337,31 @@ def connect(module: AnsibleModule) -> Keycloak | None:
         except HTTPError as error:
             if error.code not in STARTING:
                 module.fail_json(msg=refusal(module, error))
-            said: Exception = error
-        except (URLError, OSError) as error:
+            said: OSError = error
+        except OSError as error:
             said = error
         if module.check_mode:
             return None
         if time.monotonic() > deadline:
-            module.fail_json(
-                msg=f"Keycloak does not answer (found {said} at {server.url} after {module.params['timeout']} s, needed an answer). "
-                "Next: journalctl --unit keycloak on this host"
-            )
+            module.fail_json(msg=silence(module, said))
         time.sleep(1)
+
+
+def silence(module: AnsibleModule, said: OSError) -> str:
+    """That Keycloak does not answer."""
+    return (
+        f"Keycloak does not answer (found {said} at {module.params['url']} after {module.params['timeout']} s, needed "
+        "an answer). Next: journalctl --unit keycloak on this host"
+    )
 
 
 def refusal(module: AnsibleModule, error: HTTPError) -> str:
     """Why Keycloak does not let the administrator in."""
+    said = error.read().decode(errors="replace")[:200]
     return (
-        f"Keycloak refuses its administrator {module.params['client']} (found HTTP {error.code} "
-        f"{error.read().decode(errors='replace')[:200]}, needed the secret that its database was made with). Next: give the site that "
-        "secret back, or on this host make another administrator with kc.sh bootstrap-admin service"
+        f"Keycloak refuses its administrator {module.params['client']} (found HTTP {error.code} {said}, needed the "
+        "secret that its database was made with). Next: give the site that secret back, or make another administrator on "
+        "this host with kc.sh bootstrap-admin service"
     )
 
 
@@ -362,14 +378,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     server = connect(module)
-    if server is None:
-        module.exit_json(changed=True, actions=[f"make realm {module.params['realm']['realm']}"])
-    realm = Realm(server, module.params["realm"], module.check_mode)
     try:
-        realm.converge()
-    except Refused as error:
-        module.fail_json(msg=f"Keycloak refused: {error}", actions=realm.actions)
-    module.exit_json(changed=bool(realm.actions), actions=realm.actions)
+        actions = converged(server, module) if server else [f"make realm {module.params['realm']['realm']}"]
+    except RefusedError as error:
+        module.fail_json(msg=f"Keycloak refused: {error}")
+    else:
+        module.exit_json(changed=bool(actions), actions=actions)
 
 
 if __name__ == "__main__":

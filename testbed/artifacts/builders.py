@@ -336,7 +336,7 @@ def _make_maven(declaration: Declaration, build: MavenBuild, ctx: Context, work:
             f"artifacts/{declaration.name}.yml: the Maven repository has another file",
             found=f"sha256 {digest} of {artifact}",
             needed=f"sha256 {wanted}",
-            next_step="ask who runs the repository that Maven uses; correct the declaration only if the publisher changed it",
+            next_step="ask who runs the repository that Maven uses",
             exit_code=CHECK_FAILED,
         )
     return {file: found}

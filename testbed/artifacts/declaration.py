@@ -108,7 +108,7 @@ class RootfsBuild(Strict):
 
 
 class MavenBuild(Strict):
-    """One file of a Maven repository, ``GROUP:ARTIFACT:{version}:PACKAGING``, fetched by the host's Maven and verified."""
+    """One file of a Maven repository, ``GROUP:ARTIFACT:{version}:PACKAGING``, fetched by Maven and verified."""
 
     kind: Literal["maven"]
     artifact: Annotated[str, Field(pattern=r"^[\w.-]+:[\w.-]+:[\w.{}-]+:[\w.-]+$")]

@@ -121,7 +121,7 @@ def test_an_unsuitable_host_is_refused(inventory: Path, facts: dict[str, Any], s
     [
         ({"site_domain": "no domain"}, "no usable name or domain"),
         ({"node_address": "gpu01.example.test"}, "not an IPv4 address"),
-        ({"registry_host": "stranger"}, "not in the inventory"),
+        ({"site_ca_host": "stranger"}, "not in the inventory"),
     ],
 )
 def test_a_wrong_inventory_is_refused(inventory: Path, settings: dict[str, Any], said: str) -> None:

@@ -242,9 +242,11 @@ def test_what_common_writes_is_put_into_force_by_comparing(
     assert set(restart_after) == in_force
 
 
-def test_a_half_written_authority_is_made_again() -> None:
-    text = (role_path("common") / "tasks" / "authority.yml").read_text(encoding="utf-8")
-    assert "creates:" not in text, "what is there is known to be unreadable when this is included"
+@pytest.mark.parametrize("tasks", ["authority.yml", "sign.yml"])
+def test_half_written_keys_are_made_again(tasks: str) -> None:
+    text = (role_path("pki") / "tasks" / tasks).read_text(encoding="utf-8")
+    assert "creates:" not in text, "a file that is there may be unreadable"
+    assert "[openssl, pkey, -in, " in text
 
 
 @pytest.mark.parametrize(

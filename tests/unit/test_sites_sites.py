@@ -184,7 +184,7 @@ def test_the_sites_of_the_project_are_listed() -> None:
     found = {site.name: site for site in sites.list_sites()}
     assert {"ifca", "local"} <= set(found)
     assert "common" not in found
-    assert found["ifca"].hosts == 9
+    assert found["ifca"].hosts == 10
     assert not found["ifca"].simulated
     assert found["local"].simulated
 
@@ -195,7 +195,7 @@ def test_command_line(sandbox: Sandbox) -> None:
     assert [site["name"] for site in listed["sites"]] == ["here"]
     assert "here" in runner.invoke(app, ["list"]).stdout
     assert json.loads(runner.invoke(app, ["secrets", "here", "--json"]).stdout)["ok"]
-    assert "nothing was missing of registry_password" in runner.invoke(app, ["secrets", "here"]).stdout
+    assert "nothing was missing of iam_admin_secret, " in runner.invoke(app, ["secrets", "here"]).stdout
     assert runner.invoke(app, ["check"]).exit_code == 2
     assert isinstance(runner.invoke(app, ["check", "nowhere"]).exception, DeepError)
     assert complete_site("h") == ["here"]
