@@ -360,8 +360,8 @@ def refusal(module: AnsibleModule, error: HTTPError) -> str:
     said = error.read().decode(errors="replace")[:200]
     return (
         f"Keycloak refuses its administrator {module.params['client']} (found HTTP {error.code} {said}, needed the "
-        "secret that its database was made with). Next: give the site that secret back, or make another administrator on "
-        "this host with kc.sh bootstrap-admin service"
+        "secret that its database was made with). Next: give the site that secret back, or make another administrator "
+        "on this host with kc.sh bootstrap-admin service"
     )
 
 

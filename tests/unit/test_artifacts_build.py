@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -311,3 +312,44 @@ def test_go_output_names_skip_a_version_element() -> None:
     assert build is not None
     assert build.kind == "go"
     assert {name: build.output_name(name) for name in build.packages} == {"etcd": "server", "etcdctl": "etcdctl"}
+
+
+MAVEN = """#!/bin/sh
+for word; do case $word in -Dmaven.repo.local=*) folder=${word#*=}/org/example/tool/1.0 ;; esac; done
+mkdir -p "$folder"
+printf '%s' "$CONTENT" >"$folder/tool-1.0.zip"
+"""
+
+
+def maven(ctx: Context, monkeypatch: pytest.MonkeyPatch, content: str) -> Outcome:
+    """Build an artefact with a Maven that has ``content`` in its repository."""
+    program = ctx.root / "mvn"
+    program.write_text(MAVEN, encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(compilers, "mvn", lambda: str(program))
+    monkeypatch.setenv("CONTENT", content)
+    hashes = {"tool.zip": hashlib.sha256(b"right").hexdigest()}
+    build = {"kind": "maven", "artifact": "org.example:tool:{version}:zip", "sha256": hashes, "disk": "1MiB"}
+    item = declare(files=[{"name": "tool.zip"}], sources={"build": build})
+    (outcome,) = ensure(["tool"], Context(ctx.store, {"tool": item}, Silent(), ctx.root))
+    return outcome
+
+
+def test_a_file_of_a_maven_repository_is_fetched(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert maven(ctx, monkeypatch, "right").changed
+    assert ctx.store.file("tool", "tool.zip").read_text(encoding="utf-8") == "right"
+    assert not maven(ctx, monkeypatch, "right").changed
+
+
+def test_another_file_in_the_maven_repository_is_refused(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeepError, match="another file") as refused:
+        maven(ctx, monkeypatch, "wrong")
+    assert refused.value.needed == f"sha256 {hashlib.sha256(b'right').hexdigest()}"
+    assert ctx.store.record("tool") is None
+
+
+def test_no_maven_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilers.mvn.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeepError, match="no Maven"):
+        compilers.mvn()
