@@ -24,7 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.identity import Load, Provider, in_turns
 from benchmarks.memory import MIB, MemoryPeak
+from plugins.filter.secrets import derived_secret
+from testbed import secrets, testbed
+from testbed.inventory import SECRETS, VAULT_PASSWORD
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
 
@@ -52,6 +56,11 @@ WARM, COLD = "deep testbed up, warm", "deep testbed up, cold"
 AIM_MINUTES = {WARM: 3, COLD: 14}
 AIM_MIB = 3e9 / MIB
 SCALE = (50, 200)
+# Requests of one burst, and bursts of each kind.
+BURST, ROUNDS = 400, 5
+PLAIN = ROOT / "benchmarks" / "plain-keycloak.sh"
+PLAIN_PORT = 9443
+IAM_NAME, IAM_PORT = "iam.deep.test", 8443
 # A name under which no testbed is ever raised.
 NO_TESTBED = "bench-none"
 # A line of ansible.posix.profile_tasks.
@@ -63,7 +72,8 @@ class Report:
     """What was measured.
 
     ``seconds`` by name, one for each run; ``ratios`` with their bound, if any; ``memory_mib`` at its peak; ``spent``:
-    where the seconds of a play over so many hosts go; ``minutes`` that measuring all of it took.
+    where the seconds of a play over so many hosts go; ``loads``: requests under load; ``minutes`` that measuring all
+    of it took.
     """
 
     machine: str
@@ -72,6 +82,7 @@ class Report:
     ratios: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     memory_mib: dict[str, float] = field(default_factory=dict)
     spent: dict[int, dict[str, float]] = field(default_factory=dict)
+    loads: dict[str, Load] = field(default_factory=dict)
     minutes: float = 0
 
     def add(self, name: str, seconds: float) -> None:
@@ -112,10 +123,11 @@ def command(*argv: str | Path, env: dict[str, str] | None = None) -> str:
 
 
 @contextmanager
-def nodes(name: str, count: int = 2, image: str | None = None) -> Iterator[str]:
+def nodes(name: str, count: int = 2, image: str | None = None, profile: str | None = None) -> Iterator[str]:
     """Running nodes without any layer, removed afterwards; the image and the artefact store are there as well then."""
-    up: list[str | Path] = [BIN / "deep", "testbed", "up", f"--name={name}", f"--nodes={count}", "--until=nodes"]
-    up += [f"--image={image}"] if image else []
+    asked = {"nodes": None if profile else count, "image": image, "profile": profile}
+    up: list[str | Path] = [BIN / "deep", "testbed", "up", f"--name={name}", "--until=nodes"]
+    up += [f"--{option}={value}" for option, value in asked.items() if value]
     command(*up)
     try:
         yield name
@@ -281,6 +293,64 @@ def scale(report: Report) -> None:
     )
 
 
+def identity(report: Report) -> None:
+    """Tokens and introspection: the site's IAM against a Keycloak as it is shipped, on one host, in turns."""
+    with nodes("bench-iam", profile="iam") as name:
+        for layer in ("base", "iam"):
+            play(name, f"playbooks/{layer}.yml")
+        (node,) = testbed.status(name)["nodes"]
+        ca = testbed.run_on(name, node["name"], ["cat", "/etc/deephdc/ca/ca.crt"])["output"]
+        folder = state_dir(name)
+        seed = secrets.read(folder / SECRETS, folder / VAULT_PASSWORD)["iam_seed"]
+        ours = Provider(node["address"], IAM_NAME, IAM_PORT, "deep", ca)
+        plain = Provider(node["address"], IAM_NAME, PLAIN_PORT, "plain", ca)
+        secret = derived_secret(seed, "client", "orchestrator")
+        start_plain(name, node, plain, secret)
+        requests = {
+            f"{what}, {whose}": request
+            for whose, provider in (("ours", ours), ("plain Keycloak", plain))
+            for what, request in requests_to(provider, secret).items()
+        }
+        report.loads = in_turns(requests, count=BURST, rounds=ROUNDS)
+    for what in ("token", "introspection"):
+        mine, theirs = report.loads[f"{what}, ours"], report.loads[f"{what}, plain Keycloak"]
+        report.ratios[f"{what}: requests a second, plain Keycloak against ours"] = (
+            round(theirs.rate / mine.rate, 2),
+            1.1,
+        )
+        report.ratios[f"{what}: p95 latency, ours against plain Keycloak"] = (
+            round(mine.p95_ms / theirs.p95_ms, 2),
+            1.1,
+        )
+
+
+def requests_to(provider: Provider, secret: str) -> dict[str, Callable[[], object]]:
+    """The two requests that are measured, by the client ``orchestrator``."""
+    token = provider.token("orchestrator", secret)
+    return {
+        "token": lambda: provider.token("orchestrator", secret),
+        "introspection": lambda: provider.introspect("orchestrator", secret, token),
+    }
+
+
+def start_plain(name: str, node: dict[str, Any], plain: Provider, secret: str) -> None:
+    """Start a Keycloak as it is shipped on a node, with a realm and a client that has ``secret``."""
+    values = {"SECRET": secret, "ADDRESS": node["address"], "NAME": IAM_NAME, "PORT": str(PLAIN_PORT)}
+    words = ["env", *(f"{key}={value}" for key, value in values.items()), "sh", "-euc", PLAIN.read_text("utf-8")]
+    done = testbed.run_on(name, node["name"], words)
+    if not done["ok"]:
+        raise SystemExit(f"no plain Keycloak: {done['output'][-2000:]}")
+    realm = {
+        "realm": "plain",
+        "enabled": True,
+        "clients": [
+            {"clientId": "orchestrator", "secret": secret, "serviceAccountsEnabled": True, "standardFlowEnabled": False}
+        ],
+    }
+    token = plain.started("admin", secret, "master")
+    plain.post("/admin/realms", json=realm, headers={"Authorization": f"Bearer {token}"})
+
+
 def growth(seconds: dict[int, float]) -> float:
     """What a host more costs among the most hosts, against among few: 1.0 is linear.
 
@@ -360,6 +430,9 @@ def render(report: Report) -> str:
     lines += [
         f"| {name} | {report.median(name):.1f} | {', '.join(map(str, runs))} |" for name, runs in report.seconds.items()
     ]
+    if report.loads:
+        lines += ["", "| requests to an identity provider | per second | p95, ms |", "|---|---|---|"]
+        lines += [f"| {name} | {load.rate:.0f} | {load.p95_ms:.1f} |" for name, load in report.loads.items()]
     if report.spent:
         lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
         lines += ["|---|" + "---|" * len(report.spent)]
@@ -376,6 +449,7 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "add": lambda report, options: added_node(report, options.repeats),
     "up": lambda report, options: whole_testbed(report, options.cold),
     "scale": lambda report, _: scale(report),
+    "iam": lambda report, _: identity(report),
     "connection": lambda report, options: connections(report, options.repeats),
     "image": lambda report, options: images(report, options.repeats),
 }
