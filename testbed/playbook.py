@@ -245,6 +245,7 @@ def run_playbook(
     log: Path,
     extra_args: Sequence[str] = (),
     facts: Path | None = None,
+    environment: Mapping[str, str] | None = None,
     title: str | None = None,
     quiet: bool = False,
     must_succeed: bool = True,
@@ -253,17 +254,25 @@ def run_playbook(
 
     The whole output is appended to ``log`` as it appears. ``facts`` is the folder of the fact cache: give each
     testbed its own, and remove it with the nodes, because two testbeds have hosts of the same names.
-    ``quiet`` shows no progress. Raises ``DeepError`` (exit code 1) that names host, task and message when a task
-    fails and ``must_succeed`` is set; Ansible dies with this process, so no forgotten run goes on behind it.
+    ``environment`` is added to Ansible's. ``quiet`` shows no progress. Raises ``DeepError`` (exit code 1) that names
+    host, task and message when a task fails and ``must_succeed`` is set; Ansible dies with this process, so
+    no forgotten run goes on behind it.
     """
     path = playbook_path(playbook)
     argv = [tool("ansible-playbook"), *inventory_args, *extra_args, str(path)]
-    environment = ansible_environment({"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)} if facts else None)
+    cache = {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)} if facts else {}
     started = time.monotonic()
     with _live(title or path.stem, quiet) as listener:
         reader = OutputReader(listener)
         # Ansible takes its workers and connections along when it is asked to end.
-        status = stream(argv, log=log, env=environment, cwd=repo_root(), on_line=reader.feed, last_signal="TERM")
+        status = stream(
+            argv,
+            log=log,
+            env=ansible_environment({**cache, **(environment or {})}),
+            cwd=repo_root(),
+            on_line=reader.feed,
+            last_signal="TERM",
+        )
         reader.finish()
     result = PlaybookResult(
         playbook=path.name,

@@ -110,10 +110,10 @@ def generated_inventory(name: str = DEFAULT_NAME) -> Path:
 def vault_password_file(site: str, name: str | None = None) -> Path:
     """The file that opens the site's secrets; ``$ANSIBLE_VAULT_PASSWORD_FILE`` overrides for a production site."""
     own = os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE")
-    return Path(own) if own and site != TESTBED_SITE else _state(site, name) / "vault-password"
+    return Path(own) if own and site != TESTBED_SITE else state_folder(site, name) / "vault-password"
 
 
-def _state(site: str, name: str | None) -> Path:
+def state_folder(site: str, name: str | None = None) -> Path:
     """Where what is known of a site, or of the testbed ``name``, is kept."""
     return state_dir(name or DEFAULT_NAME) if site == TESTBED_SITE else site_state_dir(site)
 
@@ -136,7 +136,12 @@ def inventory_args(site: str, name: str | None = None) -> list[str]:
 
 def logs_dir(site: str, name: str | None = None) -> Path:
     """Where logs and verdicts of a site are kept."""
-    return _state(site, name) / "logs"
+    return state_folder(site, name) / "logs"
+
+
+def public_dir(site: str, name: str | None = None) -> Path:
+    """Where a deployment leaves what everybody may know: ``ca.crt`` of the site and ``kubernetes-ca.crt``."""
+    return state_folder(site, name) / "public"
 
 
 def _log_file(site: str, name: str | None, what: str) -> Path:
@@ -150,7 +155,7 @@ def secrets(site: str, name: str | None = None) -> dict[str, Any]:
     committed encrypted; the password file never is.
     """
     site_path(site)
-    _need_testbed(site, name)
+    need_testbed(site, name)
     folder = generated_inventory(name or DEFAULT_NAME) if site == TESTBED_SITE else inventories() / site
     file, password = folder / SECRETS_FILE, vault_password_file(site, name)
     made = site_secrets.ensure(file, password)
@@ -170,7 +175,7 @@ def secrets(site: str, name: str | None = None) -> dict[str, Any]:
 @contextmanager
 def alone(site: str, name: str | None = None) -> Iterator[None]:
     """Keep every other command of this machine that changes the site, or the testbed ``name``, out."""
-    _need_testbed(site, name)
+    need_testbed(site, name)
     if site == TESTBED_SITE:
         with state.lock(name or DEFAULT_NAME):
             yield
@@ -192,26 +197,30 @@ def play(
 
     ``variables`` are ``NAME=VALUE`` as for ``--extra-vars``. Raises ``DeepError`` naming host and task.
     """
-    _need_testbed(site, name)
+    need_testbed(site, name)
     options = [option for variable in variables for option in ("--extra-vars", variable)]
     options += ["--limit", limit] if limit else []
     options += ["--check", "--diff"] if check_mode else []
+    public = public_dir(site, name)
+    public.mkdir(parents=True, exist_ok=True)
     return run_playbook(
         playbook,
         inventory_args(site, name),
         log=_log_file(site, name, f"{playbook}-check" if check_mode else playbook),
         extra_args=options,
         facts=facts_dir(site, name),
+        environment={"DEEP_SITE_PUBLIC_DIR": str(public)},
         title=f"{playbook}{' (check)' if check_mode else ''} {site}",
     )
 
 
 def facts_dir(site: str, name: str | None = None) -> Path:
     """The fact cache of a site, apart from every other's: two testbeds have hosts of the same names."""
-    return _state(site, name) / "facts"
+    return state_folder(site, name) / "facts"
 
 
-def _need_testbed(site: str, name: str | None) -> None:
+def need_testbed(site: str, name: str | None = None) -> None:
+    """Raise ``DeepError`` for a site that there is not, and for a testbed that is not there."""
     site_path(site)
     if site == TESTBED_SITE and not generated_inventory(name or DEFAULT_NAME).is_dir():
         raise DeepError(
@@ -229,7 +238,7 @@ def verify(
     ``select`` is a pytest ``-k`` expression. The folder named in the verdict (``report``) holds verdict.json,
     junit.xml and the log. Raises ``DeepError`` when the suite ends without a verdict.
     """
-    _need_testbed(site, name)
+    need_testbed(site, name)
     report = logs_dir(site, name) / f"verify-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     report.mkdir(parents=True)
     argv = [sys.executable, "-m", "pytest", *suite_args(site, name, report), *(["-k", select] if select else [])]
