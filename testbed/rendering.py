@@ -18,7 +18,7 @@ from ansible.errors import AnsibleError, AnsibleTemplateError
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.vault import get_file_vault_secret
+from ansible.parsing.vault import get_file_vault_secret, is_encrypted_file
 from ansible.plugins.loader import init_plugin_loader
 from ansible.plugins.vars import host_group_vars
 from ansible.template import Templar, trust_as_template
@@ -47,8 +47,18 @@ class Unknown:
     reason: str
 
 
+class _WithoutPassword(DataLoader):  # type: ignore[misc]  # Ansible's classes are untyped
+    """Takes a file that only the vault's password opens for an empty one."""
+
+    def load_from_file(self, file_name: str, *arguments: Any, **options: Any) -> Any:
+        with Path(file_name).open("rb") as file:
+            if is_encrypted_file(file):
+                return {}
+        return super().load_from_file(file_name, *arguments, **options)
+
+
 class SiteVariables:
-    """The inventory of a site as Ansible reads it.
+    """The inventory of a site as Ansible reads it, without its secrets where the password is not at hand.
 
     ``sources`` are inventory folders in order of rising precedence. ``extra`` stands for variables that are not there
     yet (secrets of a site that has none); it has the precedence of extra variables.
@@ -61,11 +71,12 @@ class SiteVariables:
         # Kept by Ansible for the whole process: files that have appeared since would not be seen.
         host_group_vars.FOUND.clear()
         host_group_vars.NAK.clear()
-        self._loader = DataLoader()
+        password = vault_password if vault_password is not None and vault_password.is_file() else None
+        self._loader = DataLoader() if password else _WithoutPassword()
         # Not the current folder: a group_vars beside it must never be read by accident.
         self._loader.set_basedir(str(repo_root() / "playbooks"))
-        if vault_password is not None and vault_password.is_file():
-            self._loader.set_vault_secrets([("default", _vault_secret(vault_password, self._loader))])
+        if password:
+            self._loader.set_vault_secrets([("default", _vault_secret(password, self._loader))])
         try:
             self._inventory = InventoryManager(loader=self._loader, sources=[str(source) for source in sources])
             self._manager = VariableManager(loader=self._loader, inventory=self._inventory)
