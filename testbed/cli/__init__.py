@@ -10,12 +10,13 @@ from contextlib import contextmanager
 import typer
 from docker.errors import DockerException
 
-from testbed.cli import artifacts, site, testbed
+from testbed.cli import artifacts, login, site, testbed
 from testbed.console import report_error
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.host import machine_name
 
 app = typer.Typer(name="deep", no_args_is_help=True, help="Testbeds, sites and artefacts of the DEEP stack.")
+app.add_typer(login.app)
 app.add_typer(testbed.app, name="testbed")
 app.add_typer(site.app, name="site")
 app.add_typer(artifacts.app, name="artifacts")
