@@ -152,21 +152,19 @@ class Client:
             session_until=asked + lasting if lasting else 0,
         )
 
-    def device_code(self) -> dict[str, Any]:
-        """Begin a login on another device (RFC 8628, section 3.2)."""
-        return self._post("device_authorization", scope=" ".join(self.provider.scopes))
+    def device_code(self, verifier: str) -> dict[str, Any]:
+        """Begin a login on another device (RFC 8628, section 3.2), with PKCE: Keycloak asks for it here too."""
+        return self._post("device_authorization", scope=" ".join(self.provider.scopes), **_challenge(verifier))
 
     def authorization_url(self, redirect_uri: str, state: str, verifier: str) -> str:
         """The address at which a browser logs in (RFC 6749, section 4.1.1, with PKCE)."""
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         query = {
             "response_type": "code",
             "client_id": self.provider.client,
             "redirect_uri": redirect_uri,
             "scope": " ".join(self.provider.scopes),
             "state": state,
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
+            **_challenge(verifier),
         }
         return f"{self.endpoint('authorization')}?{urlencode(query)}"
 
@@ -223,6 +221,12 @@ class Client:
         )
 
 
+def _challenge(verifier: str) -> dict[str, str]:
+    """What a login begins with that only whoever knows ``verifier`` may finish (PKCE, RFC 7636)."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest())
+    return {"code_challenge": digest.rstrip(b"=").decode(), "code_challenge_method": "S256"}
+
+
 def _untrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     """The refusal of a certificate behind an error of httpx, if it was one."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
@@ -231,5 +235,5 @@ def _untrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | No
 
 
 def random_word() -> str:
-    """A value that nobody can guess, of the characters and length that PKCE asks for (RFC 7636)."""
+    """A value that nobody can guess, of the characters and length that PKCE asks for."""
     return secrets.token_urlsafe(48)

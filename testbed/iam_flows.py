@@ -40,7 +40,8 @@ def by_password(client: Client, user: str, password: str) -> Tokens:
 
 def by_device(client: Client, show: Show, wait: Callable[[float], None] = time.sleep) -> Tokens:
     """Show an address and a code, and wait until the person has confirmed them in any browser (RFC 8628)."""
-    begun = client.device_code()
+    verifier = random_word()
+    begun = client.device_code(verifier)
     show(f"Open {begun.get('verification_uri_complete') or begun['verification_uri']}")
     show(f"and confirm the code {begun['user_code']}")
     interval = float(begun.get("interval") or INTERVAL)
@@ -48,7 +49,7 @@ def by_device(client: Client, show: Show, wait: Callable[[float], None] = time.s
     while time.monotonic() < deadline:
         wait(interval)
         try:
-            return client.grant(DEVICE_GRANT, device_code=str(begun["device_code"]))
+            return client.grant(DEVICE_GRANT, device_code=str(begun["device_code"]), code_verifier=verifier)
         except NoAnswerError:
             interval += SLOWER
         except RefusedError as refused:

@@ -36,7 +36,10 @@ MARGIN = 30.0
 SITE_CA = "ca.crt"
 KUBERNETES_CA = "kubernetes-ca.crt"
 CREDENTIAL = "client.authentication.k8s.io/v1"
-PASSWORD = "{{ iam_seed | deephdc.testbed.derived_secret('user', login_user) }}"  # nosec B105  # how it is derived
+# As role iam gives it.
+PASSWORD = (  # nosec B105  # not one, but how it is made
+    "{{ login_user.password | default(iam_seed | deephdc.testbed.derived_secret('user', login_user.name)) }}"
+)
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,15 @@ def provider(place: Place) -> Provider:
     )
 
 
-def users(place: Place) -> list[str]:
-    """The people whose passwords the inventory of a testbed gives."""
+def users(place: Place) -> dict[str, dict[str, Any]]:
+    """The people whose passwords the inventory of a testbed gives, by name."""
     if place.site != sites.TESTBED_SITE:
         raise DeepError(
             "only the people of a testbed can be chosen by name",
             found=f"site {place.site}",
             next_step=f"log in as yourself: {place.again}",
         )
-    return sorted(str(user["name"]) for user in place.value("{{ iam_users | default([]) }}"))
+    return {str(user["name"]): user for user in place.value("{{ iam_users | default([]) }}")}
 
 
 # --- logging in and out --------------------------------------------------------------------------------------------
@@ -162,10 +165,10 @@ def _password(place: Place, user: str) -> str:
         raise DeepError(
             f"no user {user}",
             found=user,
-            needed=f"one of: {', '.join(known) or 'none, the inventory has no iam_users'}",
+            needed=f"one of: {', '.join(sorted(known)) or 'none, the inventory has no iam_users'}",
             next_step=place.again,
         )
-    return str(place.value(PASSWORD, {"login_user": user}))
+    return str(place.value(PASSWORD, {"login_user": known[user]}))
 
 
 def log_out(place: Place) -> dict[str, Any]:

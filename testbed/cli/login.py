@@ -26,7 +26,7 @@ def complete_user(context: typer.Context, incomplete: str) -> list[str]:
     """Names of a testbed's people for the shell's completion."""
     with suppress(DeepError):
         place = Place(context.params.get("site") or sites.TESTBED_SITE, context.params.get("name"))
-        return [user for user in people.users(place) if user.startswith(incomplete)]
+        return [user for user in sorted(people.users(place)) if user.startswith(incomplete)]
     return []
 
 

@@ -112,6 +112,7 @@ class Issuer:
             return refusal("invalid_client")
         match what:
             case "device_authorization":
+                self.challenge = fields["code_challenge"]
                 uri = f"{self.url}/device"
                 return 200, {"device_code": "d", "user_code": "ABCD-EFGH", "verification_uri": uri, **self.device}
             case "revocation":
@@ -133,16 +134,21 @@ class Issuer:
                 if self.rotates:
                     del self.usable[used]
             case "authorization_code":
-                digest = hashlib.sha256(fields["code_verifier"].encode()).digest()
-                if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != self.challenge or fields["code"] != "c":
+                if not self._proven(fields) or fields["code"] != "c":
                     return refusal("invalid_grant", "PKCE verification failed")
                 user = "member"
             case _:
                 error = self.device_answers.pop(0) if self.device_answers else ""
                 if error:
                     return refusal(error) if error != "down" else (503, {})
+                if not self._proven(fields):
+                    return refusal("invalid_grant", "PKCE verification failed")
                 user = "member"
         return 200, self._tokens(user, first=fields["grant_type"] != "refresh_token")
+
+    def _proven(self, fields: dict[str, str]) -> bool:
+        digest = hashlib.sha256(fields["code_verifier"].encode()).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == self.challenge
 
     def _tokens(self, user: str, *, first: bool) -> dict[str, Any]:
         self.given += 1

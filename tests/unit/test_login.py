@@ -112,6 +112,13 @@ def test_one_of_the_testbeds_people_logs_in(issuer: Issuer, testbed: Path) -> No
     assert login.who(place()) == found
 
 
+def test_a_password_of_the_inventory_is_used(issuer: Issuer, testbed: Path) -> None:
+    people = [{"name": "member", "password": "chosen"}]
+    variables(testbed, {"iam_endpoint": f"{NAME}:{issuer.port}", "iam_users": people})
+    issuer.passwords["member"] = "chosen"
+    assert member()["user"] == "member"
+
+
 def test_an_unknown_user_is_told_who_there_is(issuer: Issuer) -> None:
     with pytest.raises(DeepError, match="no user nobody") as refused:
         login.log_in(place(), quiet, user="nobody")
