@@ -174,7 +174,7 @@ class Client:
 
     def revoke(self, refresh: str) -> None:
         """End a login (RFC 7009)."""
-        self._post("revocation", token=refresh, token_type_hint="refresh_token")
+        self._post("revocation", token=refresh)
 
     def _post(self, endpoint: str, **fields: str) -> dict[str, Any]:
         return self._ask("POST", self.endpoint(endpoint), data={"client_id": self.provider.client, **fields})

@@ -16,7 +16,11 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 INTERVAL = 5.0
 SLOWER = 5.0
 BROWSER_PATIENCE = 300.0
-REASONS = {"access_denied": "it was refused in the browser", "expired_token": "nobody confirmed it in time"}
+EXPIRED = "expired_token"
+REASONS = {
+    "access_denied": "it was refused in the browser",
+    EXPIRED: "nobody confirmed it in time",
+}
 
 Show = Callable[[str], None]
 
@@ -58,7 +62,7 @@ def by_device(client: Client, show: Show, wait: Callable[[float], None] = time.s
             if refused.code not in ("authorization_pending", "slow_down"):
                 raise
             interval += SLOWER if refused.code == "slow_down" else 0
-    raise _not_confirmed(client, "expired_token")
+    raise _not_confirmed(client, EXPIRED)
 
 
 def _not_confirmed(client: Client, code: str) -> DeepError:
@@ -116,4 +120,4 @@ def _wait(listener: _Listener) -> str:
     while listener.answer is None and (left := deadline - time.monotonic()) > 0:
         listener.timeout = left
         listener.handle_request()
-    return listener.answer or "error=expired_token"
+    return listener.answer or f"error={EXPIRED}"
