@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filters for who may do what in the cluster: virtual organisations, ABAC policy, issuers of tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+DOCUMENTATION = r"""
+name: abac_policy
+short_description: Write the ABAC policy of the API server
+description:
+  - Members of a virtual organisation may write what they need to run workloads in the namespace of the organisation.
+    Readers are not in it, because C(readonly) of ABAC lets a GET through that runs a command in a pod.
+positional: _input, prefix, resources, rules
+options:
+  _input:
+    description: Virtual organisations, completed by the filter C(organisations).
+    type: list
+    elements: dict
+    required: true
+  prefix:
+    description: What is put before the groups of a token.
+    type: str
+    required: true
+  resources:
+    description: Resources that members may write, by API group.
+    type: dict
+    required: true
+  rules:
+    description: More rules of the site.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+# {{ site_organisations | deephdc.testbed.organisations | deephdc.testbed.abac_policy('oidc:', {'': ['pods']}, []) }}
+"""
+
+RETURN = r"""
+_value:
+  description: One JSON object a line.
+  type: str
+"""
+
+Organisation = Mapping[str, Any]
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+SYSTEM_NAMESPACE = re.compile(r"kube-.*|default")
+QUANTITY = re.compile(r"[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE])?")
+RULE_KEYS = frozenset({"user", "group", "namespace", "apiGroup", "resource", "nonResourcePath", "readonly"})
+# A GET of their subresources runs commands, opens ports, or passes requests on; a secret is read whole.
+READ_IS_TOO_MUCH = frozenset({"*", "pods", "services", "nodes", "secrets"})
+
+
+def problem(what: str, found: str, needed: str, next_step: str) -> str:
+    """A sentence of the form that every precheck of the project uses."""
+    return f"{what} (found {found}, needed {needed}). Next: {next_step}"
+
+
+def organisations(declared: Sequence[Organisation]) -> list[dict[str, Any]]:
+    """Each virtual organisation with what it does not say itself: members, readers and quota."""
+    return [{"members": [one["name"]], "readers": [f"{one['name']}-readers"], "quota": {}, **one} for one in declared]
+
+
+def organisation_problems(declared: Sequence[Organisation]) -> list[str]:
+    """What is wrong with the names of virtual organisations, which become namespaces."""
+    names = [str(one.get("name", "")) for one in declared]
+    next_step = "correct it in site_organisations"
+    found = [
+        problem("an organisation cannot be a namespace", f"name '{name}'", "a DNS label", next_step)
+        for name in names
+        if not DNS_LABEL.fullmatch(name)
+    ]
+    found += [
+        problem("an organisation is a namespace of the system", f"name '{name}'", "another name", next_step)
+        for name in names
+        if SYSTEM_NAMESPACE.fullmatch(name)
+    ]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return found + [
+        problem("an organisation is there twice", f"name '{name}'", "each name once", next_step) for name in twice
+    ]
+
+
+def quota_problems(declared: Sequence[Organisation]) -> list[str]:
+    """What is wrong with the quotas of virtual organisations."""
+    return [
+        problem(
+            f"organisation {one['name']} has no usable quota", f"{name}: {value!r}", "a quantity", "correct its quota"
+        )
+        for one in organisations(declared)
+        for name, value in one["quota"].items()
+        if not QUANTITY.fullmatch(str(value))
+    ]
+
+
+def issuer_problems(issuers: Sequence[Mapping[str, Any]], mode: str) -> list[str]:
+    """What is wrong with the issuers whose tokens the API server is to believe."""
+    variable = "kubernetes_control_plane_issuers"
+    found = []
+    if mode == "flags" and (len(issuers) > 1 or any(len(issuer["audiences"]) != 1 for issuer in issuers)):
+        seen = ", ".join(f"{issuer['url']} for {'/'.join(issuer['audiences'])}" for issuer in issuers)
+        next_step = f"set kubernetes_control_plane_oidc to structured, or correct {variable}"
+        found.append(problem("flags can name one issuer only", seen, "one issuer with one audience", next_step))
+    for issuer in issuers:
+        url, prefix = str(issuer["url"]), str(issuer["prefix"])
+        if not url.startswith("https://"):
+            found.append(
+                problem("an issuer is not reached by TLS", url, "https://", f"correct iam_issuer or {variable}")
+            )
+        if not prefix or prefix.startswith("system:"):
+            what = "a token could name a user or group of the cluster's own"
+            needed = "a prefix that is not empty and not system:"
+            found.append(problem(what, f"prefix '{prefix}' of {url}", needed, f"correct iam_prefix or {variable}"))
+        if not issuer["audiences"]:
+            what = "tokens for any service would be let in"
+            next_step = "set kubernetes_control_plane_audiences"
+            found.append(problem(what, f"no audience of {url}", "at least one", next_step))
+    return found
+
+
+def abac_rule_problems(rules: Sequence[Mapping[str, Any]], prefixes: Sequence[str]) -> list[str]:
+    """What is wrong with the site's own ABAC rules; ``prefixes`` are those of users and groups out of tokens."""
+    return [
+        problem("an ABAC rule opens too much", f"{json.dumps(dict(rule))}: {found}", needed, f"{next_step}{WHERE}")
+        for rule in rules
+        for found, needed, next_step in _rule_faults(rule, tuple(prefixes))
+    ]
+
+
+WHERE = " in kubernetes_control_plane_abac_rules"
+
+
+def _rule_faults(rule: Mapping[str, Any], prefixes: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    unknown = sorted(set(rule) - RULE_KEYS)
+    if unknown or not isinstance(rule.get("readonly", False), bool):
+        # The API server passes over what it does not know: a misspelt readonly would let everything be written.
+        yield f"{', '.join(unknown) or 'readonly'} not understood", f"only {', '.join(sorted(RULE_KEYS))}", "correct it"
+    subjects = [str(rule[key]) for key in ("user", "group") if rule.get(key)]
+    if not prefixes or not subjects or not all(subject.startswith(prefixes) for subject in subjects):
+        needed = f"a user or group with the prefix {' or '.join(prefixes) or 'of an issuer'}"
+        yield f"subject {' and '.join(subjects) or 'missing'}", needed, "name whom it is for"
+    if rule.get("readonly") is True and rule.get("resource") in READ_IS_TOO_MUCH:
+        needed = (
+            f"a resource other than {', '.join(sorted(READ_IS_TOO_MUCH))}, whose reading runs commands or tells secrets"
+        )
+        yield f"readonly {rule['resource']}", needed, "bind the ClusterRole view instead of the rule"
+
+
+def abac_policy(
+    complete: Sequence[Organisation],
+    prefix: str,
+    resources: Mapping[str, Sequence[str]],
+    rules: Sequence[Mapping[str, Any]],
+) -> str:
+    """The policy file, one rule a line; empty where there is no rule."""
+    own = [
+        {"group": f"{prefix}{group}", "namespace": one["name"], "apiGroup": api_group, "resource": resource}
+        for one in complete
+        for group in one["members"]
+        for api_group, names in resources.items()
+        for resource in names
+    ]
+    head = {"apiVersion": "abac.authorization.kubernetes.io/v1beta1", "kind": "Policy"}
+    return "".join(f"{json.dumps({**head, 'spec': dict(rule)})}\n" for rule in [*own, *rules])
+
+
+class FilterModule:
+    """Makes the filters known to Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Names of the filters."""
+        return {
+            "abac_policy": abac_policy,
+            "abac_rule_problems": abac_rule_problems,
+            "issuer_problems": issuer_problems,
+            "organisation_problems": organisation_problems,
+            "organisations": organisations,
+            "quota_problems": quota_problems,
+        }

@@ -1,0 +1,207 @@
+"""Who may do what in the cluster: ABAC policy, issuers, organisations, and what of them is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from plugins.filter.access import (
+    abac_policy,
+    abac_rule_problems,
+    issuer_problems,
+    organisation_problems,
+    organisations,
+    quota_problems,
+)
+from testbed.paths import repo_root
+from testbed.rendering import SiteVariables, role_path
+
+ROLE = "kubernetes_control_plane"
+ISSUER: dict[str, Any] = {
+    "url": "https://iam.test/realms/deep",
+    "audiences": ["kubernetes"],
+    "username_claim": "preferred_username",
+    "groups_claim": "groups",
+    "prefix": "oidc:",
+    "certificate_authority": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
+}
+OTHER = {**ISSUER, "url": "https://idp.test", "audiences": ["a", "b"], "certificate_authority": ""}
+PODS: dict[str, Any] = {"group": "oidc:operators", "namespace": "imaging", "apiGroup": "", "resource": "pods"}
+# Through them members could lift their limits or give themselves rights.
+GUARDS = {
+    "resourcequotas", "limitranges", "networkpolicies", "roles", "rolebindings", "serviceaccounts", "namespaces", "*",
+}  # fmt: skip
+
+
+def test_an_organisation_has_members_readers_and_a_quota() -> None:
+    (one, two) = organisations(
+        [{"name": "imaging"}, {"name": "climate", "members": ["a"], "readers": [], "quota": {"pods": 1}}]
+    )
+    assert one == {"name": "imaging", "members": ["imaging"], "readers": ["imaging-readers"], "quota": {}}
+    assert two == {"name": "climate", "members": ["a"], "readers": [], "quota": {"pods": 1}}
+
+
+@pytest.mark.parametrize("name", ["Imaging", "a.b", "", "-a", "a" * 64, "kube-system", "kube-public", "default"])
+def test_a_name_that_cannot_be_a_namespace_is_refused(name: str) -> None:
+    (said,) = organisation_problems([{"name": name}])
+    assert f"name '{name}'" in said
+    assert "Next: " in said
+
+
+def test_good_names_pass_and_a_name_that_is_there_twice_does_not() -> None:
+    assert organisation_problems([{"name": "imaging"}, {"name": "a1-b"}, {"name": "kube"}, {"name": "a" * 63}]) == []
+    assert "twice" in organisation_problems([{"name": "imaging"}, {"name": "imaging"}])[0]
+
+
+def test_a_quota_is_made_of_quantities() -> None:
+    assert quota_problems([{"name": "a", "quota": {"pods": 5, "requests.memory": "8Gi", "requests.cpu": "0.5"}}]) == []
+    (said,) = quota_problems([{"name": "a", "quota": {"pods": "many"}}])
+    assert "organisation a" in said
+    assert "pods: 'many'" in said
+
+
+def test_members_write_in_their_namespace_and_readers_are_not_in_the_policy() -> None:
+    text = abac_policy(organisations([{"name": "imaging"}]), "oidc:", {"": ["pods"], "apps": ["deployments"]}, [PODS])
+    assert [json.loads(line)["spec"] for line in text.splitlines()] == [
+        {"group": "oidc:imaging", "namespace": "imaging", "apiGroup": "", "resource": "pods"},
+        {"group": "oidc:imaging", "namespace": "imaging", "apiGroup": "apps", "resource": "deployments"},
+        PODS,
+    ]
+    assert {json.loads(line)["kind"] for line in text.splitlines()} == {"Policy"}
+    assert abac_policy([], "oidc:", {"": ["pods"]}, []) == ""
+
+
+def test_members_may_not_write_what_limits_them_or_gives_rights() -> None:
+    resources = yaml.safe_load((role_path(ROLE) / "defaults" / "main.yml").read_text())[f"{ROLE}_abac_resources"]
+    granted = {name for names in resources.values() for name in names}
+    assert "pods" in granted
+    assert not granted & GUARDS
+
+
+@pytest.mark.parametrize("resource", ["*", "pods", "services", "nodes", "secrets"])
+def test_a_readonly_rule_that_runs_commands_or_tells_secrets_is_refused(resource: str) -> None:
+    (said,) = abac_rule_problems([{**PODS, "resource": resource, "readonly": True}], ["oidc:"])
+    assert f"readonly {resource}" in said
+    assert "ClusterRole view" in said
+
+
+def test_other_rules_for_people_pass() -> None:
+    assert abac_rule_problems([PODS, {**PODS, "resource": "configmaps", "readonly": True}], ["oidc:"]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({**PODS, "group": "system:authenticated"}, "subject system:authenticated"),
+        ({"user": "*", "namespace": "*", "resource": "*", "apiGroup": "*"}, "subject *"),
+        ({**PODS, "user": "*"}, "subject * and oidc:operators"),
+        ({"namespace": "imaging", "resource": "pods"}, "subject missing"),
+        ({**PODS, "readOnly": True}, "readOnly not understood"),
+        ({**PODS, "resource": "configmaps", "readonly": "yes"}, "readonly not understood"),
+    ],
+)
+def test_a_rule_for_everybody_or_one_that_is_misspelt_is_refused(rule: dict[str, Any], said: str) -> None:
+    assert any(said in problem for problem in abac_rule_problems([rule], ["oidc:"]))
+
+
+def test_without_an_issuer_no_rule_is_for_anybody() -> None:
+    assert abac_rule_problems([PODS], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": "http://iam.test"}, "not reached by TLS"),
+        ({"prefix": ""}, "of the cluster's own"),
+        ({"prefix": "system:"}, "of the cluster's own"),
+        ({"audiences": []}, "no audience"),
+    ],
+)
+def test_an_issuer_that_opens_too_much_is_refused(changes: dict[str, Any], said: str) -> None:
+    assert issuer_problems([ISSUER, OTHER], "structured") == []
+    assert said in issuer_problems([{**ISSUER, **changes}], "structured")[0]
+
+
+def test_flags_are_for_one_issuer_and_one_audience() -> None:
+    assert issuer_problems([ISSUER], "flags") == []
+    for issuers in ([ISSUER, OTHER], [OTHER]):
+        assert "kubernetes_control_plane_oidc to structured" in issuer_problems(issuers, "flags")[0]
+
+
+def rendered(template: str, **settings: Any) -> Any:
+    """A template of the control plane on the site local, with settings of its own."""
+    inventories = repo_root() / "inventories"
+    site = SiteVariables([inventories / "common", inventories / "ifca"], extra=settings)
+    host = {"conntrack_settable": True, "kernel_modules": True, "bridge_netfilter": True}
+    facts = {"architecture": "x86_64", "os_family": "Debian", "distribution": "Debian", "deephdc": host}
+    site.give_facts(facts)
+    text = site.render_file(role_path(ROLE) / "templates" / template, site.variables("cp1.ifca.example", ROLE))
+    return list(yaml.safe_load_all(text))
+
+
+def flags(**settings: Any) -> dict[str, str]:
+    """The flags of the API server."""
+    documents = rendered("kubeadm.yaml.j2", **settings)
+    (cluster,) = (one for one in documents if one["kind"] == "ClusterConfiguration")
+    return {flag["name"]: flag["value"] for flag in cluster["apiServer"]["extraArgs"]}
+
+
+def test_issuers_are_in_the_file_that_the_api_server_reads() -> None:
+    (found,) = rendered("authentication.yaml.j2", kubernetes_control_plane_issuers=[ISSUER, OTHER])
+    first, second = found["jwt"]
+    assert first["issuer"] == {
+        "url": ISSUER["url"],
+        "audiences": ["kubernetes"],
+        "certificateAuthority": ISSUER["certificate_authority"],
+    }
+    assert second["issuer"] == {"url": OTHER["url"], "audiences": ["a", "b"], "audienceMatchPolicy": "MatchAny"}
+    assert first["claimMappings"]["username"] == {"claim": "preferred_username", "prefix": "oidc:"}
+    assert first["claimMappings"]["groups"] == {"claim": "groups", "prefix": "oidc:"}
+    assert found["anonymous"]["conditions"]
+
+
+def test_without_an_issuer_there_is_no_jwt() -> None:
+    (found,) = rendered("authentication.yaml.j2", iam_issuer="")
+    assert "jwt" not in found
+
+
+def test_the_file_and_the_flags_exclude_each_other() -> None:
+    structured = flags(kubernetes_control_plane_issuers=[ISSUER])
+    assert structured["authentication-config"]
+    assert not [name for name in structured if name.startswith("oidc-")]
+    old = flags(kubernetes_control_plane_issuers=[ISSUER], kubernetes_control_plane_oidc="flags")
+    assert "authentication-config" not in old
+    assert {name: value for name, value in old.items() if name.startswith("oidc-")} == {
+        "oidc-ca-file": "/etc/kubernetes/deephdc/issuer-ca.crt",
+        "oidc-client-id": "kubernetes",
+        "oidc-groups-claim": "groups",
+        "oidc-groups-prefix": "oidc:",
+        "oidc-issuer-url": ISSUER["url"],
+        "oidc-username-claim": "preferred_username",
+        "oidc-username-prefix": "oidc:",
+    }
+
+
+def test_abac_is_there_for_organisations_only() -> None:
+    served = flags()
+    assert served["authorization-mode"] == "Node,ABAC,RBAC"
+    assert served["authorization-policy-file"].endswith("/abac-policy.jsonl")
+    alone = flags(site_organisations=[])
+    assert not [name for name in alone if name.startswith("authorization-")]
+
+
+def test_a_changed_policy_restarts_the_api_server_and_a_changed_issuer_does_not() -> None:
+    def total(**settings: Any) -> str:
+        (found,) = rendered("kube-apiserver.yaml.j2", **settings)
+        return str(found["metadata"]["annotations"]["deephdc.org/configuration"])
+
+    assert total() == total(kubernetes_control_plane_issuers=[OTHER])
+    assert total() != total(site_organisations=[])
+    assert total() != total(kubernetes_control_plane_abac_rules=[PODS])
+    old = {"kubernetes_control_plane_oidc": "flags"}
+    assert total(**old, kubernetes_control_plane_issuers=[ISSUER]) != total(
+        **old, kubernetes_control_plane_issuers=[OTHER]
+    )
