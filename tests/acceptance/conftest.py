@@ -88,6 +88,13 @@ def site(request: pytest.FixtureRequest) -> Site:
     return found
 
 
+@pytest.fixture(scope="session")
+def report_folder(request: pytest.FixtureRequest) -> Path | None:
+    """Where the verdict goes, for tables beside it; ``None`` where none was asked for."""
+    verdict = request.config.getoption("--verdict")
+    return Path(verdict).parent if verdict else None
+
+
 @pytest.fixture
 def host(site: Site, hostname: str) -> Any:
     """A testinfra host of the group that the check is marked with."""

@@ -1,0 +1,156 @@
+"""Each person with each kind of token gets what is theirs and is refused the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.acceptance.probes.authorisation import (
+    PERSONS,
+    VALID,
+    ApiServer,
+    Case,
+    cases,
+    requests,
+    write_report,
+)
+from tests.acceptance.probes.cluster import Cluster, pod, ready
+from tests.acceptance.probes.identity import Iam, claims, forged, tampered, wait_for_end
+from tests.acceptance.probes.site import Site
+
+Tokens = dict[tuple[str, str], str]
+MOST_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def people(site: Site, cluster: Cluster) -> dict[str, str]:
+    """User names of the site's test people, by the part that they play."""
+    if not site.has(cluster.control_plane, "acceptance_people"):
+        pytest.skip("the site names no test people (acceptance_people)")
+    found = dict(site.value(cluster.control_plane, "acceptance_people"))
+    missing = sorted(set(PERSONS) - set(found))
+    if missing:
+        pytest.skip(f"acceptance_people names nobody for: {', '.join(missing)}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def namespaces(site: Site, cluster: Cluster) -> tuple[str, str]:
+    """The namespace that the member belongs to, and the outsider's."""
+    names = [str(one["name"]) for one in site.value(cluster.control_plane, "site_organisations")]
+    if len(names) < 2:
+        pytest.skip(f"the site has {len(names)} organisations, and it takes two to refuse one what is the other's")
+    return names[0], names[1]
+
+
+@pytest.fixture(scope="module")
+def tokens(site: Site, cluster: Cluster, people: dict[str, str]) -> Tokens:
+    """A token for each person and state."""
+    host = str(site.value(cluster.control_plane, "iam_host"))
+    if not host:
+        pytest.skip("the site has no host in group iam, so the passwords of its people are not known here")
+    clients = site.value(cluster.control_plane, "iam_client"), "acceptance-short", "acceptance-other"
+    iam = Iam(site, host)
+    try:
+        issued = {client: {person: iam.token(people[person], client) for person in PERSONS} for client in clients}
+    finally:
+        iam.close()
+    valid, expired, other = (issued[client] for client in clients)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    groups = [str(site.value(cluster.control_plane, "site_administrators"))]
+    wait_for_end(expired)
+    return {
+        (person, state): token
+        for person in PERSONS
+        for state, token in {
+            VALID: valid[person],
+            "expired": expired[person],
+            "other issuer": forged(valid[person], key, iss=f"{claims(valid[person])['iss']}-other"),
+            "other key": forged(valid[person], key),
+            "other audience": other[person],
+            "tampered group": tampered(valid[person], groups=groups),
+            "none": "",
+        }.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def target(cluster: Cluster, namespaces: tuple[str, str], acceptance_image: str) -> Iterator[str]:
+    """A running pod in the member's namespace."""
+    namespace, name = namespaces[0], f"acceptance-{cluster.run_id}"
+    cluster.create(namespace, pod(name, acceptance_image, "sleep 600"))
+    try:
+        cluster.wait_for_pods(namespace, [name], ready, 60, "ready")
+        yield name
+    finally:
+        cluster.delete_pods(namespace, [name])
+
+
+@pytest.fixture(scope="module")
+def api(site: Site, cluster: Cluster) -> ApiServer:
+    """The API server of the first control plane."""
+    settings = cluster.api.configuration
+    return ApiServer(
+        site.address(cluster.control_plane), cluster.server, settings.ssl_ca_cert, settings.tls_server_name or ""
+    )
+
+
+@pytest.fixture(scope="module")
+def results(
+    api: ApiServer, tokens: Tokens, namespaces: tuple[str, str], target: str, report_folder: Path | None
+) -> list[Case]:
+    """Every case with the status that was seen; the table is in the report, whatever it says."""
+    asked = requests(*namespaces, target)
+    started = time.monotonic()
+    found = [replace(case, seen=api.status(asked[case.action], tokens[case.person, case.token])) for case in cases()]
+    seconds = time.monotonic() - started
+    if report_folder:
+        write_report(report_folder, found, seconds)
+    assert seconds < MOST_SECONDS, f"{len(found)} cases took {seconds:.0f} s"
+    return found
+
+
+def test_the_tokens_are_what_they_are_called(
+    site: Site, cluster: Cluster, people: dict[str, str], tokens: Tokens
+) -> None:
+    """Tokens that are to be refused are so for the one reason that their name says."""
+    audiences = set(site.value(cluster.control_plane, "kubernetes_control_plane_audiences"))
+    now = time.time()
+    for person in PERSONS:
+        valid, expired = claims(tokens[person, VALID]), claims(tokens[person, "expired"])
+        other = claims(tokens[person, "other audience"])
+        for content in (valid, expired, other):
+            assert content["iss"] == valid["iss"]
+            assert content["preferred_username"] == people[person]
+        assert valid["exp"] > now, f"{person}'s token was over before the requests were"
+        assert expired["exp"] < now
+        assert _audiences(valid) & audiences, f"{person}'s token is for {_audiences(valid)}"
+        assert _audiences(expired) & audiences, f"{person}'s short token is for {_audiences(expired)}"
+        assert not _audiences(other) & audiences, f"{person}'s token for another service is for {_audiences(other)}"
+
+
+def _audiences(content: dict[str, object]) -> set[str]:
+    found = content.get("aud", [])
+    return {found} if isinstance(found, str) else set(map(str, found if isinstance(found, list) else []))
+
+
+def test_everybody_gets_what_is_theirs_and_no_more(results: list[Case]) -> None:
+    """Person, token and action together decide what the API server answers."""
+    wrong = [str(case) for case in results if not case.ok]
+    assert not wrong, f"{len(wrong)} of {len(results)} cases: {'; '.join(wrong[:20])}"
+
+
+def test_a_reader_runs_nothing_in_pods(results: list[Case]) -> None:
+    """Who may only read is refused to run commands in pods and to reach their ports, over SPDY and over WebSocket."""
+    seen = {
+        case.action: case.seen
+        for case in results
+        if (case.person, case.token) == ("reader", VALID) and (" over " in case.action)
+    }
+    assert len(seen) == 4
+    assert set(seen.values()) == {403}, seen
