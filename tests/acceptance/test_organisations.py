@@ -13,7 +13,7 @@ from tests.acceptance.probes.cluster import GPU, Cluster, pod, ready
 from tests.acceptance.probes.site import Site
 
 # More than any quota allows.
-TOO_MUCH = "1000000"
+TOO_MUCH = "1P"
 PORT = 8080
 SERVE = f"mkdir www && echo here > www/index.html && exec httpd -f -p {PORT} -h www"
 ASK = "for try in 1 2 3 4 5; do wget -q -T 2 -O - http://{address}:{port}/ && exit; sleep 1; done; echo nothing"

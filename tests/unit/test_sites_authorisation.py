@@ -36,6 +36,9 @@ def test_every_combination_is_a_case_once() -> None:
 def test_only_a_valid_token_says_who_somebody_is() -> None:
     for case in authorisation.cases():
         assert (case.expected == 401) == (case.token != VALID)
+    for case in authorisation.cases(stranger=403):
+        if case.token == authorisation.NONE:
+            assert case.expected == 403
 
 
 def test_readers_and_strangers_run_nothing() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PERSONS = ("member", "reader", "outsider", "admin")
-VALID = "valid"
+VALID, NONE = "valid", "none"
 # What a token can be. Only a valid one says who somebody is.
-STATES = (VALID, "expired", "other issuer", "other key", "other audience", "tampered group", "none")
+STATES = (VALID, "expired", "other issuer", "other key", "other audience", "tampered group", NONE)
 ALLOWED, CREATED, UPGRADED, UNKNOWN, FORBIDDEN = 200, 201, 101, 401, 403
 # Action -> expected status for member, reader, outsider, admin. The outsider is a member of the other namespace.
 EXPECTED: dict[str, tuple[int, int, int, int]] = {
@@ -72,17 +72,19 @@ class Case:
         return f"{self.person} with token {self.token}: {self.action} answered {self.seen}, not {self.expected}"
 
 
-def expected(person: str, state: str, action: str) -> int:
-    """The status that the API server is to answer."""
+def expected(person: str, state: str, action: str, stranger: int = UNKNOWN) -> int:
+    """The status that the API server is to answer; ``stranger`` to a request without a token."""
+    if state == NONE:
+        return stranger
     return EXPECTED[action][PERSONS.index(person)] if state == VALID else UNKNOWN
 
 
-def cases() -> Iterator[Case]:
+def cases(stranger: int = UNKNOWN) -> Iterator[Case]:
     """Every person with every token and every action."""
     for person in PERSONS:
         for state in STATES:
             for action in EXPECTED:
-                yield Case(person, state, action, expected(person, state, action))
+                yield Case(person, state, action, expected(person, state, action, stranger))
 
 
 def requests(namespace: str, other: str, pod: str) -> dict[str, Request]:
