@@ -14,7 +14,15 @@ from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
 
-ROLES = ("common", "containerd", "registry", "kubernetes_control_plane", "kubernetes_node", "kubernetes_network")
+ROLES = (
+    "common",
+    "containerd",
+    "registry",
+    "kubernetes_control_plane",
+    "kubernetes_organisations",
+    "kubernetes_node",
+    "kubernetes_network",
+)
 FACTS: dict[str, Any] = {
     "distribution": "Debian",
     "distribution_version": "12",
@@ -221,6 +229,23 @@ def test_a_short_password_is_refused(inventory: Path) -> None:
 def test_a_control_plane_needs_memory(inventory: Path) -> None:
     facts = changed("memtotal_mb", value=1024)
     assert "too little memory for a control plane" in refusals(inventory, "kubernetes_control_plane", "node1", facts)
+
+
+@pytest.mark.parametrize(
+    ("role", "settings", "said"),
+    [
+        ("control_plane", {"site_organisations": [{"name": "kube-vo"}]}, "namespace of the system"),
+        ("control_plane", {"iam_issuer": "https://idp.test", "iam_prefix": "system:"}, "of the cluster's own"),
+        (
+            "control_plane",
+            {"kubernetes_control_plane_abac_rules": [{"group": "oidc:a", "resource": "pods", "readonly": True}]},
+            "readonly pods",
+        ),
+        ("organisations", {"site_organisations": [{"name": "vo", "quota": {"pods": "many"}}]}, "no usable quota"),
+    ],
+)
+def test_rights_that_open_too_much_are_refused(inventory: Path, role: str, settings: dict[str, Any], said: str) -> None:
+    assert said in refusals(inventory, f"kubernetes_{role}", "node1", **{"iam_issuer": "https://idp.test", **settings})
 
 
 def test_calico_needs_a_verified_manifest(inventory: Path) -> None:
