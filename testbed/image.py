@@ -170,7 +170,7 @@ def _mmdebstrap(image: Image, folder: Path, archive: Path) -> list[str]:
         "--mode=root",
         "--variant=minbase",
         "--format=tar",
-        "--skip=output/dev,chroot/policy-rc.d",
+        "--skip=output/dev,chroot/policy-rc.d,cleanup/apt",
         f"--include={','.join(definition['packages'])}",
         *options,
         # Before the first package: ours is the policy-rc.d that keeps services from starting, here and on the node.

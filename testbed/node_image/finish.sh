@@ -10,5 +10,7 @@ systemctl --quiet enable ssh.service
 systemctl --quiet set-default multi-user.target
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id /etc/hostname /etc/resolv.conf
 : >/etc/machine-id
-# The lists of packages are emptied after this; their age must not say that they are fresh.
+# Emptied here and not by mmdebstrap: afterwards their age must not say that they are fresh.
+apt-get clean
+rm -rf /var/lib/apt/lists/*
 touch --date=@0 /var/lib/apt/lists
