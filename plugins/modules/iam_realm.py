@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.urls import open_url
+from ansible_collections.deephdc.testbed.plugins.module_utils.keycloak import (
+    OPTIONS,
+    Json,
+    Keycloak,
+    RefusedError,
+    connect,
+)
 
 DOCUMENTATION = r"""
 module: iam_realm
@@ -24,18 +28,6 @@ description:
   - A password is set when its user is made, and not again, so that people keep the one that they chose.
   - One remote call instead of one for every user, group, client and scope.
 options:
-  url:
-    description: Address of Keycloak, with a certificate that this host trusts.
-    type: str
-    required: true
-  client:
-    description: Client of the realm master that administers Keycloak.
-    type: str
-    required: true
-  secret:
-    description: Secret of that client.
-    type: str
-    required: true
   realm:
     description: >-
       A RealmRepresentation. Its C(clientScopes), C(clients), C(groups) and C(users) are what this module manages.
@@ -43,10 +35,6 @@ options:
       C(groups) by name.
     type: dict
     required: true
-  timeout:
-    description: Seconds to wait for Keycloak to answer.
-    type: int
-    default: 180
 attributes:
   check_mode:
     support: full
@@ -57,6 +45,7 @@ attributes:
   idempotent:
     support: full
     description: A second call changes nothing.
+extends_documentation_fragment: [deephdc.testbed.keycloak]
 author: deep-testbed maintainers
 """
 
@@ -81,46 +70,10 @@ actions:
   elements: str
 """
 
-Json = dict[str, Any]
 # Attribute of the realm with the names that this module has made, by kind.
 RECORD = "deephdc.managed"
 # What has endpoints of its own, and is compared there.
 APART = ("protocolMappers", "defaultClientScopes", "optionalClientScopes", "groups", "credentials")
-STARTING = (404, 502, 503)
-
-
-class RefusedError(Exception):
-    """Keycloak refused a request."""
-
-
-class Keycloak:
-    """Requests to the administration interface of Keycloak."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.headers: dict[str, str] = {}
-
-    def log_in(self, client: str, secret: str) -> None:
-        """Get a token by client credentials, valid for a minute: enough for one run of the module."""
-        form = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
-        answer = open_url(
-            f"{self.url}/realms/master/protocol/openid-connect/token", method="POST", data=urlencode(form), timeout=30
-        )
-        self.headers = {"Authorization": f"Bearer {json.load(answer)['access_token']}"}
-
-    def ask(self, method: str, path: str, data: Any = None) -> Any:
-        """One request below /admin/realms; returns the JSON of the answer, ``None`` for what is not there."""
-        body = None if data is None else json.dumps(data)
-        headers = {**self.headers, "Content-Type": "application/json"}
-        try:
-            answer = open_url(f"{self.url}/admin/realms{path}", method=method, data=body, headers=headers, timeout=60)
-        except HTTPError as error:
-            if method == "GET" and error.code == 404:
-                return None
-            said = error.read().decode(errors="replace")[:300]
-            raise RefusedError(f"{method} {path}: HTTP {error.code} {said}") from error
-        text = answer.read()
-        return json.loads(text) if text else None
 
 
 def differs(wanted: Any, found: Any) -> bool:
@@ -326,54 +279,12 @@ def converged(server: Keycloak, module: AnsibleModule) -> list[str]:
     return realm.actions
 
 
-def connect(module: AnsibleModule) -> Keycloak | None:
-    """Wait for Keycloak and log in; ``None`` in check mode where it does not answer, as before the first deployment."""
-    server = Keycloak(module.params["url"].rstrip("/"))
-    deadline = time.monotonic() + module.params["timeout"]
-    while True:
-        try:
-            server.log_in(module.params["client"], module.params["secret"])
-            return server
-        except HTTPError as error:
-            if error.code not in STARTING:
-                module.fail_json(msg=refusal(module, error))
-            said: OSError = error
-        except OSError as error:
-            said = error
-        if module.check_mode:
-            return None
-        if time.monotonic() > deadline:
-            module.fail_json(msg=silence(module, said))
-        time.sleep(1)
-
-
-def silence(module: AnsibleModule, said: OSError) -> str:
-    """That Keycloak does not answer."""
-    return (
-        f"Keycloak does not answer (found {said} at {module.params['url']} after {module.params['timeout']} s, needed "
-        "an answer). Next: journalctl --unit keycloak on this host"
-    )
-
-
-def refusal(module: AnsibleModule, error: HTTPError) -> str:
-    """Why Keycloak does not let the administrator in."""
-    said = error.read().decode(errors="replace")[:200]
-    return (
-        f"Keycloak refuses its administrator {module.params['client']} (found HTTP {error.code} {said}, needed the "
-        "secret that its database was made with). Next: give the site that secret back, or make another administrator "
-        "on this host with kc.sh bootstrap-admin service"
-    )
-
-
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "client": {"type": "str", "required": True},
-            "secret": {"type": "str", "required": True, "no_log": True},
+            **OPTIONS,
             "realm": {"type": "dict", "required": True},
-            "timeout": {"type": "int", "default": 180},
         },
         supports_check_mode=True,
     )

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from plugins.modules.iam_realm import RECORD, Keycloak, Realm, RefusedError, differs, merged
+from plugins.module_utils.keycloak import Keycloak, RefusedError
+from plugins.modules.iam_realm import RECORD, Realm, differs, merged
 
 Json = dict[str, Any]
 IDENTITY = {"client-scopes": "name", "clients": "clientId", "groups": "name", "users": "username"}
@@ -270,6 +271,6 @@ def test_a_refusal_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
         raise HTTPError(url, 409, "Conflict", {}, BytesIO(b'{"errorMessage": "exists"}'))  # type: ignore[arg-type]
 
-    monkeypatch.setattr("plugins.modules.iam_realm.open_url", refuse)
+    monkeypatch.setattr("plugins.module_utils.keycloak.open_url", refuse)
     with pytest.raises(RefusedError, match=re.escape("POST /deep/groups: HTTP 409")):
         Keycloak("https://iam.example.test").ask("POST", "/deep/groups", {"name": "x"})
