@@ -144,6 +144,11 @@ def public_dir(site: str, name: str | None = None) -> Path:
     return state_folder(site, name) / "public"
 
 
+def backup_dir(site: str, name: str | None = None) -> Path:
+    """Where the playbook ``backup`` leaves backups."""
+    return state_folder(site, name) / "backups"
+
+
 def _log_file(site: str, name: str | None, what: str) -> Path:
     return logs_dir(site, name) / f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
 
@@ -209,7 +214,7 @@ def play(
         log=_log_file(site, name, f"{playbook}-check" if check_mode else playbook),
         extra_args=options,
         facts=facts_dir(site, name),
-        environment={"DEEP_SITE_PUBLIC_DIR": str(public)},
+        environment={"DEEP_SITE_PUBLIC_DIR": str(public), "DEEP_SITE_BACKUP_DIR": str(backup_dir(site, name))},
         title=f"{playbook}{' (check)' if check_mode else ''} {site}",
     )
 
