@@ -58,11 +58,12 @@ def undeclared(found: Sequence[Listener], declared: Sequence[Mapping[str, Any]])
 def covers(entry: Mapping[str, Any], listener: Listener) -> bool:
     """Whether a declaration ``{port, protocol, width, process?}`` allows a socket.
 
-    ``port: any`` is for programs that choose their own, and is honoured on loopback only. ``process`` may be a
-    list; without it any process may hold the port (one that the kernel holds, such as vxlan, has no process).
+    ``port: any`` is for programs that choose their own, and is honoured on loopback only. ``port`` and ``process``
+    may be lists; without a process any may hold the port (one that the kernel holds, such as vxlan, has none).
     """
     width = entry.get("width", "loopback")
-    port_agrees = listener.width == "loopback" if entry["port"] == "any" else int(entry["port"]) == listener.port
+    ports = entry["port"] if isinstance(entry["port"], list) else [entry["port"]]
+    port_agrees = listener.width == "loopback" if ports == ["any"] else listener.port in map(int, ports)
     processes = entry.get("process", [])
     named = [processes] if isinstance(processes, str) else processes
     return (
