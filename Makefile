@@ -26,7 +26,8 @@ down: ## Remove the local testbed and leave the machine as it was
 	@$(BIN)/deep testbed down
 
 .PHONY: test
-test: install ## Run every test: lint, unit, live nodes, molecule, end to end
+test: ## Run every test: lint, unit, live nodes, molecule, end to end
+	@scripts/bootstrap.sh test
 	@rm -rf $(REPORTS)
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit

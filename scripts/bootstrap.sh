@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what `make testbed` and `make test` need: system packages, a Python environment, the link that makes the
-# checkout an installed collection. Quick when there is nothing to do. As root it installs without asking; as an ordinary
+# Installs what `make testbed` needs: system packages, a Python environment, the link that makes the checkout an
+# installed collection; with the argument `test` also what only `make test` needs. Quick when there is nothing to do. As root it installs without asking; as an ordinary
 # user it says which command to run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,11 +20,23 @@ ssh openssh-client
 shellcheck shellcheck
 git git'
 
+# For the checks of login pages; a person who only wants a testbed need not have it. Ubuntu has it as a snap only, which
+# containers cannot run: the checks are skipped there, and say so.
+browser_packages() {
+  command -v chromium >/dev/null && return
+  if grep -qx 'ID=debian' /etc/os-release; then
+    missing+=(chromium fonts-dejavu-core)
+  else
+    say "no Chromium: checks in a browser will be skipped"
+  fi
+}
+
 system_packages() {
   local program package missing=()
   while read -r program package; do
     command -v "$program" >/dev/null || missing+=("$package")
   done <<<"$PROGRAMS"
+  [ "${1:-}" != test ] || browser_packages
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
   # What the Debian archive signs with; Ubuntu does not have it by itself.
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
@@ -94,6 +106,6 @@ collection_link() {
   ln -sfn ../../../.. "$parent/testbed"
 }
 
-system_packages
+system_packages "$@"
 python_environment
 collection_link
