@@ -33,7 +33,7 @@ class Iam:
         self._client = httpx.Client(
             base_url=f"https://{site.address(host)}:{parts.port or 443}",
             headers={"Host": parts.netloc},
-            verify=self._trust(),
+            verify=site_trust(site, host),
             timeout=TIMEOUT,
             trust_env=False,
         )
@@ -44,31 +44,27 @@ class Iam:
         """End the connections."""
         self._client.close()
 
-    def _trust(self) -> ssl.SSLContext:
-        if self.site.value(self.host, "iam_issuer_authority") != "site":
-            return ssl.create_default_context()
-        path = f"{self.site.value(self.host, 'site_ca_dir')}/ca.crt"
-        authority = self.site.host(self.site.value(self.host, "site_ca_host")).file(path).content_string
-        return ssl.create_default_context(cadata=authority)
-
     def _get(self, path: str) -> str:
         answer = self._client.get(path, extensions=self._extensions)
         assert answer.is_success, f"{self.issuer} says {answer.status_code} at {path}: {answer.text[:300]}"
         return str(answer.json()["token_endpoint"])
 
-    def token(self, user: str, client: str) -> str:
+    def token(self, user: str, client: str, scope: str = "openid") -> str:
         """An access token of ``user``, by the password grant of ``client``."""
         password = derived_secret(str(self.site.value(self.host, "iam_seed")), "user", user)
-        form = {
-            "grant_type": "password",
-            "client_id": client,
-            "username": user,
-            "password": password,
-            "scope": "openid",
-        }
+        form = {"grant_type": "password", "client_id": client, "username": user, "password": password, "scope": scope}
         answer = self._client.post(self._token_path, data=form, extensions=self._extensions)
         assert answer.is_success, f"{self.issuer} gives {user} no token for client {client}: {answer.text[:300]}"
         return str(answer.json()["access_token"])
+
+
+def site_trust(site: Site, host: str) -> ssl.SSLContext:
+    """Who may sign the certificate of the issuer that ``host`` believes."""
+    if site.value(host, "iam_issuer_authority") != "site":
+        return ssl.create_default_context()
+    path = f"{site.value(host, 'site_ca_dir')}/ca.crt"
+    authority = site.host(site.value(host, "site_ca_host")).file(path).content_string
+    return ssl.create_default_context(cadata=authority)
 
 
 def claims(token: str) -> dict[str, Any]:
