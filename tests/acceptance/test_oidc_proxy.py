@@ -99,8 +99,8 @@ def test_a_program_without_a_token_is_refused(proxy: httpx.Client) -> None:
         answer = proxy.get(path)
         assert answer.status_code == 401, path
         assert answer.headers["WWW-Authenticate"].startswith("Basic realm="), path
+        assert answer.headers["Server"] == "Apache", "the version is nobody's business"
     assert proxy.post(UPLOADS).status_code == 401
-    assert answer.headers["Server"] == "Apache", "the version is nobody's business"
 
 
 def test_a_browser_is_sent_to_the_login(site: Site, proxy: httpx.Client, hostname: str) -> None:

@@ -28,7 +28,7 @@ SITE: dict[str, Any] = {
 @pytest.fixture
 def inventory(tmp_path: Path) -> list[Path]:
     """The site local with one host that has the IAM, the registry and the proxy."""
-    groups = {name: {"hosts": {"node1": {}}} for name in ("pki", "iam", "registry", "oidc_proxy")}
+    groups: dict[str, Any] = {name: {"hosts": {"node1": {}}} for name in ("pki", "iam", "registry", "oidc_proxy")}
     hosts = {"node1": {"ansible_host": "192.0.2.11"}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
     return [repo_root() / "inventories" / "common", repo_root() / "inventories" / "local", tmp_path]

@@ -58,6 +58,8 @@ def test_an_unreadable_line_is_an_error() -> None:
         ({"port": 2379, "width": "host", "process": "etcd"}, True),
         ({"port": 2379, "width": "any"}, True),
         ({"port": "2379", "width": "any", "process": ["x", "etcd"]}, True),
+        ({"port": [2379, 2380], "width": "any"}, True),
+        ({"port": [2380, 2381], "width": "any"}, False),
         ({"port": 2379, "width": "loopback", "process": "etcd"}, False),
         ({"port": 2379}, False),
         ({"port": 2380, "width": "any"}, False),
