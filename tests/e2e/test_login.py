@@ -29,15 +29,16 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(dict(self.headers)).encode())
 http.server.HTTPServer(("127.0.0.1", 8080), Echo).serve_forever()
 """
-SERVICE: dict[str, Any] = {
-    "name": "echo",
-    "server_name": "{{ registry_name }}",
-    "port": PORT,
-    "backend": "http://127.0.0.1:8080/",
-    "client_id": "registry",
-    "client_secret": "{{ iam_seed | deephdc.testbed.derived_secret('client', 'registry') }}",
-    "readers": ["imaging"],
-}
+BEHIND = f"""
+- "{{{{ registry_login }}}}"
+- name: echo
+  server_name: "{{{{ registry_name }}}}"
+  port: {PORT}
+  backend: http://127.0.0.1:8080/
+  client_id: registry
+  client_secret: "{{{{ registry_login.client_secret }}}}"
+  readers: [imaging]
+"""
 SPOOFED = (
     "X-Forwarded-User", "X-Forwarded-Groups", "X-Remote-User", "Remote-User", "X-WebAuth-User", "Forwarded",
     "X-Real-IP", "OIDC_CLAIM_sub", "OIDC-CLAIM-groups", "OIDC_access_token",
@@ -56,8 +57,7 @@ def verdict() -> Iterator[dict[str, Any]]:
 def echo() -> Iterator[None]:
     """A service that has no login of its own, behind the site's."""
     run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", "systemd-run", "--unit=echo", "python3", "-c", ECHO)
-    behind = json.dumps(["{{ registry_login }}", SERVICE])
-    run_deep("testbed", "up", f"--name={NAME}", "--until=deploy", f"--set=oidc_proxy_sites={behind}")
+    run_deep("testbed", "up", f"--name={NAME}", "--until=deploy", f"--set=oidc_proxy_sites={BEHIND}")
     yield
     run_deep("testbed", "up", f"--name={NAME}", "--until=deploy", "--set=oidc_proxy_sites=")
     run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", "systemctl", "stop", "echo")
