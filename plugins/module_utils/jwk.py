@@ -14,7 +14,7 @@ INTEGER, OCTETS, SEQUENCE = 0x02, 0x04, 0x30
 LONG_FORM = 0x80
 
 
-class KeyProblem(Exception):
+class KeyStoreError(Exception):
     """A key or a key store that cannot be used."""
 
 
@@ -37,22 +37,22 @@ def elements(der: bytes) -> Iterator[tuple[int, bytes]]:
             start += length - LONG_FORM
             length = int.from_bytes(der[2:start], "big")
         if start + length > len(der):
-            raise KeyProblem("the key ends too early")
+            raise KeyStoreError("the key ends too early")
         yield der[0], der[start : start + length]
         der = der[start + length :]
 
 
 def private_numbers(pkcs8: bytes) -> dict[str, int]:
-    """The numbers of an unencrypted RSA key in PKCS #8 (RFC 5958); raises ``KeyProblem``."""
+    """The numbers of an unencrypted RSA key in PKCS #8 (RFC 5958); raises ``KeyStoreError``."""
     try:
         ((_, outer),) = elements(pkcs8)
         _version, _algorithm, (tag, inner), *_attributes = elements(outer)
         ((_, key),) = elements(inner)
         _version, *numbers = elements(key)
     except (IndexError, ValueError) as unreadable:
-        raise KeyProblem("no RSA key in PKCS #8") from unreadable
+        raise KeyStoreError("no RSA key in PKCS #8") from unreadable
     if tag != OCTETS or [kind for kind, _ in numbers] != [INTEGER] * len(NUMBERS):
-        raise KeyProblem("no RSA key in PKCS #8")
+        raise KeyStoreError("no RSA key in PKCS #8")
     return {name: int.from_bytes(content, "big") for name, (_, content) in zip(NUMBERS, numbers, strict=True)}
 
 
@@ -68,13 +68,13 @@ def key_store(keys: Iterable[dict[str, Any]]) -> str:
 
 
 def read_keys(text: str) -> list[dict[str, Any]]:
-    """The keys of a JWK Set; raises ``KeyProblem``."""
+    """The keys of a JWK Set; raises ``KeyStoreError``."""
     try:
         found = json.loads(text)["keys"]
     except (ValueError, KeyError, TypeError) as unreadable:
-        raise KeyProblem("no JWK Set") from unreadable
+        raise KeyStoreError("no JWK Set") from unreadable
     if not isinstance(found, list) or not all(isinstance(key, dict) for key in found):
-        raise KeyProblem("no JWK Set")
+        raise KeyStoreError("no JWK Set")
     return found
 
 
@@ -92,7 +92,7 @@ def faults(text: str, names: Iterable[str], minimum: int) -> list[str]:
     """What is wrong with a JWK Set that shall hold exactly the keys ``names``, each of ``minimum`` bits or more."""
     try:
         known = {str(key.get("kid")): bits(key) for key in read_keys(text)}
-    except KeyProblem as unreadable:
+    except KeyStoreError as unreadable:
         return [str(unreadable)]
     missing = [f"no key {name}" for name in names if name not in known]
     return missing + [f"key {name} with {size} bits" for name, size in known.items() if size < minimum]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.deephdc.testbed.plugins.module_utils.jwk import (
-    KeyProblem,
+    KeyStoreError,
     faults,
     key_store,
     read_keys,
@@ -25,7 +25,8 @@ module: key_store
 short_description: Keep a JWK Set of private RSA keys that are made on the host
 description:
   - A key that is there stays. One that is missing is made with the host's OpenSSL, one that is no longer named goes.
-  - A key store that cannot be read, or holds a weak key, is refused and never made anew, for with its keys everybody's tokens go.
+  - A key store that cannot be read, or holds a weak key, is refused and never made anew, for with its keys everybody's
+    tokens go.
   - A key is only ever in this file.
 options:
   path:
@@ -87,13 +88,13 @@ def new_key(bits: int) -> bytes:
 
 
 def wanted_text(known: str, names: list[str], minimum: int, make: Callable[[], bytes]) -> str:
-    """The key store with exactly the keys ``names``, those of ``known`` kept; raises ``KeyProblem``."""
+    """The key store with exactly the keys ``names``, those of ``known`` kept; raises ``KeyStoreError``."""
     keys = {str(key.get("kid")): key for key in read_keys(known)} if known else {}
     wanted = [keys[name] if name in keys else signing_key(make(), name) for name in names]
     text = key_store(wanted)
     problems = faults(text, names, minimum)
     if problems:
-        raise KeyProblem(", ".join(problems))
+        raise KeyStoreError(", ".join(problems))
     return known if known and read_keys(known) == wanted else text
 
 
@@ -117,10 +118,10 @@ def main() -> None:
         file = {"path": asked["path"], "state": "file", "content": None, "secret_content": text, "wanted": True}
         file |= {"block": None, "replace": True, "mode": "0600", "owner": asked["owner"], "group": "root"}
         changes = apply([file], module.check_mode)
-    except KeyProblem as problem:
+    except KeyStoreError as problem:
         module.fail_json(
-            msg=f"{path}: the key store cannot be used (found {problem}, needed private RSA keys of {asked['minimum']} bits "
-            f"or more). Next: put it back from the backup; or move it away to have new keys, which ends all logins"
+            msg=f"{path}: the key store cannot be used (found {problem}, needed private RSA keys of {asked['minimum']} "
+            "bits or more). Next: put it back from the backup; or move it away to have new keys, which ends all logins"
         )
     except (OSError, subprocess.CalledProcessError, FilesError) as error:
         module.fail_json(msg=f"{path}: {error}")

@@ -344,7 +344,7 @@ class Behind(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
 
-    def log_message(self, format: str, *args: Any) -> None:  # pylint: disable=redefined-builtin
+    def log_message(self, *_args: Any) -> None:
         """Be silent."""
 
 

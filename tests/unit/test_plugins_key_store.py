@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.deephdc.testbed.plugins.module_utils import jwk
-from ansible_collections.deephdc.testbed.plugins.module_utils.jwk import KeyProblem
+from ansible_collections.deephdc.testbed.plugins.module_utils.jwk import KeyStoreError
 
 from plugins.filter.jwk import FilterModule
 from plugins.modules.key_store import new_key, wanted_text
@@ -70,20 +70,20 @@ def test_encoding_is_that_of_rfc_7518() -> None:
 
 @pytest.mark.parametrize("broken", [b"", b"\x30", b"\x30\x82\x01", b"\x30\x03\x02\x01\x00", b"not DER at all"])
 def test_what_is_no_rsa_key_is_refused(broken: bytes) -> None:
-    with pytest.raises(KeyProblem):
+    with pytest.raises(KeyStoreError):
         jwk.private_numbers(broken)
 
 
 @pytest.mark.parametrize("cut", [1, 40, 300])
 def test_half_a_key_is_refused(cut: int) -> None:
-    with pytest.raises(KeyProblem):
+    with pytest.raises(KeyStoreError):
         jwk.private_numbers(pkcs8(0)[:-cut])
 
 
 def test_a_key_of_another_kind_is_refused() -> None:
     argv = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
     pem = subprocess.run(argv, check=True, capture_output=True).stdout
-    with pytest.raises(KeyProblem):
+    with pytest.raises(KeyStoreError):
         jwk.private_numbers(base64.b64decode(b"".join(pem.splitlines()[1:-1])))
 
 
@@ -102,12 +102,12 @@ def test_keys_are_made_added_and_removed_by_name() -> None:
 
 @pytest.mark.parametrize("known", ["{", "[]", '{"keys": 1}', '{"keys": [1]}', '{"other": []}'])
 def test_an_unreadable_key_store_is_not_made_anew(known: str) -> None:
-    with pytest.raises(KeyProblem, match="no JWK Set"):
+    with pytest.raises(KeyStoreError, match="no JWK Set"):
         wanted(known, "rsa1")
 
 
 def test_a_weak_key_is_refused_not_replaced() -> None:
-    with pytest.raises(KeyProblem, match=f"key rsa1 with {BITS} bits"):
+    with pytest.raises(KeyStoreError, match=f"key rsa1 with {BITS} bits"):
         wanted(store("rsa1"), "rsa1", minimum=2048)
 
 
