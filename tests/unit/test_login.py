@@ -32,6 +32,10 @@ from testbed.paths import repo_root, site_state_dir, state_dir
 from tests.unit.login_issuer import Authority, Issuer, serving
 
 NAME = "iam.deep.test"
+PEOPLE = sorted(
+    user["name"]
+    for user in yaml.safe_load((repo_root() / "inventories/local/group_vars/all/main.yml").read_text())["iam_users"]
+)
 HOSTS = {"node1": {"ansible_host": "127.0.0.1"}, "node2": {"ansible_host": "127.0.0.2"}}
 GROUPS = {"pki": ["node1"], "iam": ["node1"], "kubernetes_control_plane": ["node2"]}
 runner = CliRunner()
@@ -122,7 +126,7 @@ def test_a_password_of_the_inventory_is_used(issuer: Issuer, testbed: Path) -> N
 def test_an_unknown_user_is_told_who_there_is(issuer: Issuer) -> None:
     with pytest.raises(DeepError, match="no user nobody") as refused:
         login.log_in(place(), quiet, user="nobody")
-    assert refused.value.needed == "one of: admin, member, outsider, reader"
+    assert refused.value.needed == f"one of: {', '.join(PEOPLE)}"
     assert issuer.asked == []
 
 
@@ -562,5 +566,5 @@ def test_people_are_completed(testbed: Path) -> None:
         return complete_user(SimpleNamespace(params=given), start)  # type: ignore[arg-type]  # all it looks at
 
     assert complete("m", site="local", name="x") == ["member"]
-    assert complete("", name="x") == ["admin", "member", "outsider", "reader"]
+    assert complete("", name="x") == PEOPLE
     assert complete("", site="nowhere") == []
