@@ -33,24 +33,34 @@ ATTRIBUTE = re.compile(r'\b(name|value)="([^"]*)"')
 CALLBACK = "http://127.0.0.1:18080/callback"
 
 
-class AtAddress(httpx.HTTPTransport):
+class AtAddress(httpx.BaseTransport):
     """Reaches every name at one address; names, cookies and certificates stay those of the name."""
 
     def __init__(self, address: str, trust: ssl.SSLContext) -> None:
-        super().__init__(verify=trust, trust_env=False)
         self._address = address
+        self._trust = trust
+        # One for each name: a connection that was made for another name says nothing about this one's certificate.
+        self._transports: dict[str, httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The request as it is, but for where it goes."""
-        return super().handle_request(
+        name = request.url.host
+        if name not in self._transports:
+            self._transports[name] = httpx.HTTPTransport(verify=self._trust, trust_env=False)
+        return self._transports[name].handle_request(
             httpx.Request(
                 request.method,
                 request.url.copy_with(host=self._address),
                 headers=request.headers,
                 stream=request.stream,
-                extensions={**request.extensions, "sni_hostname": request.url.host},
+                extensions={**request.extensions, "sni_hostname": name},
             )
         )
+
+    def close(self) -> None:
+        """End all connections."""
+        for transport in self._transports.values():
+            transport.close()
 
 
 class Iam:
