@@ -104,6 +104,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = START_SE
 
 def recovers(iam: Iam) -> None:
     """People can log in again."""
+    wait_for(lambda: iam.client.get(f"{ISSUER}/.well-known/openid-configuration").is_success, "an answer")
     wait_for(lambda: iam.login("member").is_success, "a login works again")
 
 
@@ -453,4 +454,5 @@ def test_a_restore_that_fails_leaves_the_database_of_before(iam: Iam, administra
     administration.set_password("outsider", chosen)
     said = operate("restore", "confirm=local", "iam_timeout=1", status=1)
     assert "the database of before is in use again" in said
-    wait_for(lambda: iam.login("outsider", password=chosen).is_success, "the database of before")
+    recovers(iam)
+    assert iam.login("outsider", password=chosen).is_success
