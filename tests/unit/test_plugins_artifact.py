@@ -307,7 +307,7 @@ def test_upstream_addresses_are_complete_and_verifiable() -> None:
             assert file["src"].startswith("https://")
             assert "{" not in file["src"] + file.get("checksum_url", "") + file.get("member", "")
             assert file.get("checksum_url", "https://").startswith("https://")
-            assert ("checksum_url" in file or "sha256" in file) != item.sources.upstream.checksum_by_site
+            assert bool(file.get("checksum_url") or file.get("sha256")) != item.sources.upstream.checksum_by_site
 
 
 def test_what_the_site_has_seen_is_what_calico_has_to_be(tmp_path: Path) -> None:
