@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,26 +81,82 @@ def test_shell_passes_the_exit_code_on(command: str, status: int) -> None:
     run_deep("testbed", "shell", "node1", f"--name={NAME}", "--", command, status=status)
 
 
+def _kubectl(kubeconfig: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The official client on this machine."""
+    program = kubeconfig.parent / "kubectl"
+    if not program.exists():
+        shutil.copyfile(api.mirror_dir() / "kubernetes" / api.version("kubernetes") / "kubectl", program)
+        program.chmod(0o755)
+    return subprocess.run(
+        [program, f"--kubeconfig={kubeconfig}", *arguments], check=False, capture_output=True, text=True
+    )
+
+
 def test_kubeconfig_serves_kubectl(tmp_path: Path) -> None:
     """The printed kubeconfig works with the official client from the host."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(run_deep("testbed", "kubeconfig", f"--name={NAME}").stdout, encoding="utf-8")
-    kubectl = tmp_path / "kubectl"
-    shutil.copyfile(api.mirror_dir() / "kubernetes" / api.version("kubernetes") / "kubectl", kubectl)
-    kubectl.chmod(0o755)
-    printed = subprocess.run(
-        [kubectl, f"--kubeconfig={kubeconfig}", "get", "nodes", "-o", "json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    printed = _kubectl(kubeconfig, "get", "nodes", "-o", "json")
+    assert printed.returncode == 0, printed.stderr
     ready = [
         condition["status"]
-        for node in json.loads(printed)["items"]
+        for node in json.loads(printed.stdout)["items"]
         for condition in node["status"]["conditions"]
         if condition["type"] == "Ready"
     ]
     assert ready == ["True", "True"]
+
+
+@pytest.fixture
+def member(tmp_path: Path) -> Iterator[Path]:
+    """The kubeconfig of the person ``member``, who is logged in."""
+    run_deep("login", "--as=member", f"--name={NAME}")
+    run_deep("kubeconfig", f"--name={NAME}", f"--output={tmp_path / 'kubeconfig'}")
+    yield tmp_path / "kubeconfig"
+    run_deep("logout", f"--name={NAME}")
+
+
+def test_a_person_uses_kubectl_within_the_own_organisation(member: Path) -> None:
+    """A member works in the organisation's namespace, and is refused the cluster's nodes and the other namespace."""
+    assert deep_json("whoami", f"--name={NAME}")["groups"] == ["imaging"]
+    assert "oidc:member" in _kubectl(member, "auth", "whoami").stdout
+    made = _kubectl(member, "--namespace=imaging", "create", "configmap", "person", "--from-literal=a=b")
+    assert made.returncode == 0, made.stderr
+    assert _kubectl(member, "--namespace=imaging", "delete", "configmap", "person").returncode == 0
+    for refused in (("get", "nodes"), ("--namespace=climate", "get", "pods"), ("get", "secrets", "--all-namespaces")):
+        assert "forbidden" in _kubectl(member, *refused).stderr
+
+
+def test_whoever_logged_out_is_told_to_log_in(member: Path) -> None:
+    """The client passes on what ``deep`` says."""
+    run_deep("logout", f"--name={NAME}")
+    assert f"next: deep login local --name {NAME}" in _kubectl(member, "get", "pods").stderr
+
+
+def test_the_cluster_goes_on_while_the_iam_is_down(member: Path) -> None:
+    """Tokens are believed, nobody can log in, an API server starts; all is well again once the IAM is back."""
+    node = ("testbed", "shell", "node1", f"--name={NAME}", "--")
+    pods = ("--namespace=imaging", "get", "pods")
+    run_deep(*node, "systemctl", "stop", "keycloak")
+    try:
+        assert _kubectl(member, *pods).returncode == 0
+        said = run_deep("login", "--as=reader", f"--name={NAME}", status=1).stderr
+        assert "does not answer" in said
+        assert "next: " in said
+        run_deep(*node, "sh", "-c", "kill -9 $(pidof kube-apiserver)")
+        _wait_until(lambda: "ok" in run_deep(*KUBECTL, "--raw=/readyz", status=None).stdout, "an API server")
+        assert run_deep(*KUBECTL, "nodes").returncode == 0
+        assert "Unauthorized" in _kubectl(member, *pods).stderr, "it has not seen the issuer's keys"
+    finally:
+        run_deep(*node, "systemctl", "start", "keycloak")
+    _wait_until(lambda: _kubectl(member, *pods).returncode == 0, "a token that is believed again")
+
+
+def _wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} is still missing after {seconds:.0f} s"
+        time.sleep(1)
 
 
 def test_verify_fails_and_says_why_when_a_service_is_down() -> None:
