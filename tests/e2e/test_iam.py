@@ -456,3 +456,5 @@ def test_a_restore_that_fails_leaves_the_database_of_before(iam: Iam, administra
     assert "the database of before is in use again" in said
     recovers(iam)
     assert iam.login("outsider", password=chosen).is_success
+    left = on("runuser", "-u", "postgres", "--", "psql", "--csv", "--command=SELECT datname FROM pg_database")
+    assert "keycloak_" not in left

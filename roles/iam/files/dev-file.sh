@@ -13,7 +13,10 @@ dump)
 prepare)
     rm -rf restored before
     mkdir restored
-    tar --extract --file="$2" --directory=restored
+    tar --extract --file="$2" --directory=restored || {
+        rm -rf restored
+        exit 1
+    }
     chown --recursive keycloak:keycloak restored
     ;;
 swap)

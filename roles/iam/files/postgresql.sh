@@ -2,7 +2,7 @@
 # Keycloak's database in PostgreSQL.
 #   dump FILE      write it as it is at this moment, Keycloak going on
 #   prepare FILE   make another one of a dump, beside the one in use
-#   swap           put the other one in use; back: undo it; forget: remove the one that is not in use any more
+#   swap           put the other one in use; back: undo it; forget: remove all but the one in use
 set -eu
 umask 077
 cd /
@@ -25,26 +25,37 @@ COMMIT;
 SQL
 }
 
+forget() {
+    sql <<SQL
+DROP DATABASE IF EXISTS keycloak_restored WITH (FORCE);
+DROP DATABASE IF EXISTS keycloak_before WITH (FORCE);
+SQL
+}
+
 case $1 in
 dump)
     as_postgres pg_dump --format=custom keycloak >"$2"
     ;;
 prepare)
+    forget
     sql <<SQL
-DROP DATABASE IF EXISTS keycloak_restored WITH (FORCE);
-DROP DATABASE IF EXISTS keycloak_before WITH (FORCE);
 CREATE DATABASE keycloak_restored OWNER keycloak ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0;
 REVOKE ALL ON DATABASE keycloak_restored FROM PUBLIC;
 SQL
-    as_postgres pg_restore --exit-on-error --no-owner --role=keycloak --dbname=keycloak_restored <"$2"
+    as_postgres pg_restore --exit-on-error --no-owner --role=keycloak --dbname=keycloak_restored <"$2" || {
+        forget
+        exit 1
+    }
     ;;
 swap)
     rename keycloak_restored keycloak_before
     ;;
 back)
-    [ -z "$(sql --command="SELECT 1 FROM pg_database WHERE datname = 'keycloak_before'")" ] || rename keycloak_before keycloak_restored
+    # In a variable first: where the database cannot be asked, this ends here.
+    before=$(sql --command="SELECT datname FROM pg_database WHERE datname = 'keycloak_before'")
+    [ -z "$before" ] || rename keycloak_before keycloak_restored
     ;;
 forget)
-    sql --command='DROP DATABASE IF EXISTS keycloak_before WITH (FORCE)'
+    forget
     ;;
 esac
