@@ -53,10 +53,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Tells whether the file would change.
+    description: Tells whether keys would be made.
   diff_mode:
     support: none
-    description: The content is secret.
+    description: Keys are secret.
   idempotent:
     support: full
     description: A second call changes nothing.
