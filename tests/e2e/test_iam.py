@@ -137,9 +137,11 @@ def test_the_certificate_is_for_its_name_by_the_sites_authority(address: str, au
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             client.get(f"https://registry.deep.test:8443{path}")
     stranger = AtAddress(address, ssl.create_default_context())
-    with httpx.Client(transport=stranger, timeout=30) as client:
-        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-            client.get(f"https://iam.deep.test:8443{path}")
+    with (
+        httpx.Client(transport=stranger, timeout=30) as client,
+        pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        client.get(f"https://iam.deep.test:8443{path}")
 
 
 @pytest.mark.parametrize("port", [9000, 5432, 8080])
