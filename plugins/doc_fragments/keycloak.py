@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 
-class ModuleDocFragment:
+class ModuleDocFragment:  # pylint: disable=too-few-public-methods  # Ansible reads its attributes
     """Documentation of the options in module_utils/keycloak.py."""
 
     DOCUMENTATION = r"""
