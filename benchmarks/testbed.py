@@ -24,6 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+from kubernetes.client import VersionApi
+from kubernetes.config import new_client_from_config_dict
+
 from benchmarks.identity import Load, Provider, in_turns
 from benchmarks.memory import MIB, MemoryPeak
 from plugins.filter.secrets import derived_secret
@@ -58,6 +62,7 @@ AIM_MIB = 3e9 / MIB
 SCALE = (50, 200)
 # Requests of one burst, and bursts of each kind.
 BURST, ROUNDS = 400, 5
+ABAC_LINES = (0, 10, 100, 1000)
 PLAIN = ROOT / "benchmarks" / "plain-keycloak.sh"
 PLAIN_PORT = 9443
 IAM_NAME, IAM_PORT = "iam.deep.test", 8443
@@ -72,8 +77,8 @@ class Report:
     """What was measured.
 
     ``seconds`` by name, one for each run; ``ratios`` with their bound, if any; ``memory_mib`` at its peak; ``spent``:
-    where the seconds of a play over so many hosts go; ``loads``: requests under load; ``minutes`` that measuring all
-    of it took.
+    where the seconds of a play over so many hosts go; ``loads``: requests under load; ``decisions``: requests to an
+    API server with so many ABAC lines; ``minutes`` that measuring all of it took.
     """
 
     machine: str
@@ -83,6 +88,7 @@ class Report:
     memory_mib: dict[str, float] = field(default_factory=dict)
     spent: dict[int, dict[str, float]] = field(default_factory=dict)
     loads: dict[str, Load] = field(default_factory=dict)
+    decisions: dict[int, Load] = field(default_factory=dict)
     minutes: float = 0
 
     def add(self, name: str, seconds: float) -> None:
@@ -351,6 +357,23 @@ def start_plain(name: str, node: dict[str, Any], plain: Provider, secret: str) -
     plain.post("/admin/realms", json=realm, headers={"Authorization": f"Bearer {token}"})
 
 
+def decisions(report: Report) -> None:
+    """What ABAC lines that do not match cost a request to the API server."""
+    with nodes("bench-abac", count=1) as name:
+        play(name, "playbooks/site.yml")
+        client = new_client_from_config_dict(yaml.safe_load(testbed.kubeconfig(name)))  # type: ignore[no-untyped-call]
+        version = VersionApi(client)
+        for lines in ABAC_LINES:
+            rules = [{"user": f"oidc:bench-{number}", "namespace": "bench"} for number in range(lines)]
+            extra = {"kubernetes_control_plane_organisations": [], "kubernetes_control_plane_abac_rules": rules}
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                json.dump(extra, file)
+                file.flush()
+                play(name, "playbooks/kubernetes.yml", f"--extra-vars=@{file.name}")
+            found = in_turns({"request": version.get_code}, count=BURST, rounds=ROUNDS)
+            report.decisions[lines] = found["request"]
+
+
 def growth(seconds: dict[int, float]) -> float:
     """What a host more costs among the most hosts, against among few: 1.0 is linear.
 
@@ -433,6 +456,9 @@ def render(report: Report) -> str:
     if report.loads:
         lines += ["", "| requests to an identity provider | per second | p95, ms |", "|---|---|---|"]
         lines += [f"| {name} | {load.rate:.0f} | {load.p95_ms:.1f} |" for name, load in report.loads.items()]
+    if report.decisions:
+        lines += ["", "| ABAC lines of the API server | requests per second | p95, ms |", "|---|---|---|"]
+        lines += [f"| {count} | {load.rate:.0f} | {load.p95_ms:.1f} |" for count, load in report.decisions.items()]
     if report.spent:
         lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
         lines += ["|---|" + "---|" * len(report.spent)]
@@ -450,6 +476,7 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "up": lambda report, options: whole_testbed(report, options.cold),
     "scale": lambda report, _: scale(report),
     "iam": lambda report, _: identity(report),
+    "abac": lambda report, _: decisions(report),
     "connection": lambda report, options: connections(report, options.repeats),
     "image": lambda report, options: images(report, options.repeats),
 }
