@@ -342,8 +342,7 @@ def test_it_comes_back_with_its_host(iam: Iam) -> None:
     subprocess.run(["docker", "restart", "--time=20", f"deep-{NAME}-node1"], check=True, capture_output=True)
     recovers(iam)
     assert iam.refresh(session).is_success
-    # Docker has written the container's /etc/hosts anew: the site's names come back with the next deployment.
-    deploy()
+    assert on("getent", "hosts", "iam.deep.test"), "a node keeps its names"
 
 
 # --- a lost database ---
