@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
+
+from testbed.at_address import AtAddress
 
 WORKERS = 4
 PERCENTILES = 20  # so that the last of the cut points is the 95th percentile
@@ -29,20 +32,13 @@ class Provider:
 
     def __init__(self, address: str, name: str, port: int, realm: str, ca: str) -> None:
         self.issuer = f"https://{name}:{port}/realms/{realm}"
-        self._client = httpx.Client(
-            base_url=f"https://{address}:{port}",
-            headers={"Host": f"{name}:{port}"},
-            verify=ssl.create_default_context(cadata=ca),
-            trust_env=False,
-            timeout=30,
-            limits=httpx.Limits(max_connections=WORKERS, max_keepalive_connections=WORKERS),
-        )
-        self._name = name
+        transport = AtAddress({name: address}, ssl.create_default_context(cadata=ca))
+        self._client = httpx.Client(base_url=f"https://{name}:{port}", transport=transport, timeout=30)
         self._realm = realm
 
-    def post(self, path: str, form: dict[str, str] | None = None, **options: object) -> httpx.Response:
+    def post(self, path: str, form: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         """Send a form (or what ``options`` say) to a path; raises where the answer is an error."""
-        answer = self._client.post(path, data=form, extensions={"sni_hostname": self._name}, **options)  # type: ignore[arg-type]
+        answer = self._client.post(path, data=form, **options)
         return answer.raise_for_status()
 
     def token(self, client: str, secret: str, realm: str | None = None) -> str:

@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 
+from testbed.at_address import AtAddress
 from testbed.errors import CHECK_FAILED, DeepError
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -78,32 +79,14 @@ class Tokens:
     session_until: float = 0
 
 
-class _Fixed(httpx.HTTPTransport):
-    """Connects to ``address`` in place of the host ``name``, which the Host header and TLS still say."""
-
-    def __init__(self, name: str, address: str, verify: ssl.SSLContext) -> None:
-        super().__init__(verify=verify)
-        self._name, self._address = name, address
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.host == self._name:
-            request = httpx.Request(
-                request.method,
-                request.url.copy_with(host=self._address),
-                headers=request.headers,
-                stream=request.stream,
-                extensions={**request.extensions, "sni_hostname": self._name},
-            )
-        return super().handle_request(request)
-
-
 class Client:
     """Asks one provider; every failure is a ``DeepError``."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         verify = ssl.create_default_context(cafile=provider.authority)
-        transport = _Fixed(provider.name, provider.address, verify) if provider.address else None
+        # A site that is reached by its name may be behind a proxy of this machine's environment.
+        transport = AtAddress({provider.name: provider.address}, verify) if provider.address else None
         self._http = httpx.Client(transport=transport, verify=verify, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:

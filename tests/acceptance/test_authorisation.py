@@ -24,7 +24,7 @@ from tests.acceptance.probes.authorisation import (
     write_report,
 )
 from tests.acceptance.probes.cluster import Cluster, pod, ready
-from tests.acceptance.probes.identity import Iam, claims, forged, tampered, wait_for_end
+from tests.acceptance.probes.identity import claims, forged, issuer_of, tampered, wait_for_end
 from tests.acceptance.probes.site import Site
 
 Tokens = dict[tuple[str, str], str]
@@ -61,11 +61,8 @@ def tokens(site: Site, cluster: Cluster, people: dict[str, str]) -> Tokens:
     if not host:
         pytest.skip("the site has no host in group iam, so the passwords of its people are not known here")
     clients = site.value(cluster.control_plane, "iam_client"), "acceptance-short", "acceptance-other"
-    iam = Iam(site, host)
-    try:
+    with issuer_of(site, host) as iam:
         issued = {client: {person: iam.token(people[person], client) for person in PERSONS} for client in clients}
-    finally:
-        iam.close()
     valid, expired, other = (issued[client] for client in clients)
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     groups = [str(site.value(cluster.control_plane, "site_administrators"))]

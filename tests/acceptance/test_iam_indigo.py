@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from plugins.module_utils.jwk import decoded
+from testbed.at_address import AtAddress
 from tests.acceptance.probes.site import Site
 
 MINIMUM_BITS = 2048
@@ -19,16 +20,10 @@ def indigo(site: Site, host: Any, hostname: str) -> httpx.Client:
     """A client that reaches INDIGO IAM by its host's address and checks its certificate for its own name."""
     if site.value(hostname, "iam_backend") != "indigo_iam":
         pytest.skip("INDIGO IAM is not exercised here: the site's IAM is Keycloak")
-    name, _, port = str(site.value(hostname, "iam_endpoint")).rpartition(":")
-    client = httpx.Client(
-        base_url=f"https://{site.address(hostname)}:{port}",
-        headers={"Host": name},
-        verify=ssl.create_default_context(cadata=host.file("/etc/deephdc/iam/proxy/ca.crt").content_string),
-        timeout=10,
-    )
-    # The name may be known inside the site only: it is what the certificate has to be good for.
-    client.event_hooks["request"].append(lambda request: request.extensions.update(sni_hostname=name))
-    return client
+    endpoint = str(site.value(hostname, "iam_endpoint"))
+    trust = ssl.create_default_context(cadata=host.file("/etc/deephdc/iam/proxy/ca.crt").content_string)
+    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, trust)
+    return httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=10)
 
 
 @pytest.mark.group("iam")

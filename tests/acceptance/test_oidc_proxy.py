@@ -16,7 +16,9 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.acceptance.probes.identity import Iam, claims, forged, tampered, wait_for_end
+from testbed.at_address import AtAddress
+from tests.acceptance.probes.iam import Iam
+from tests.acceptance.probes.identity import claims, forged, issuer_of, tampered, wait_for_end
 from tests.acceptance.probes.site import Site
 
 pytestmark = pytest.mark.group("registry")
@@ -36,17 +38,8 @@ def proxy(site: Site, host: Any, hostname: str) -> Iterator[httpx.Client]:
     if hostname not in site.group("oidc_proxy"):
         pytest.skip(f"{hostname} is not in group oidc_proxy: the registry has no login")
     endpoint = str(site.value(hostname, "registry_login_endpoint"))
-    name, _, port = endpoint.rpartition(":")
-    client = httpx.Client(
-        base_url=f"https://{site.address(hostname)}:{port}",
-        headers={"Host": endpoint},
-        verify=authority(site),
-        timeout=20,
-        trust_env=False,
-    )
-    # The name may be known inside the site only: it is what the certificate has to be good for.
-    client.event_hooks["request"].append(lambda request: request.extensions.update(sni_hostname=name))
-    with client:
+    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority(site))
+    with httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=20) as client:
         yield client
 
 
@@ -63,16 +56,15 @@ def iam(site: Site) -> Iterator[Iam]:
     hosts = site.group("iam")
     if not hosts or not site.has(hosts[0], "acceptance_people"):
         pytest.skip("the site names no test people (acceptance_people), or has no host in group iam")
-    found = Iam(site, hosts[0])
-    yield found
-    found.close()
+    with issuer_of(site, hosts[0]) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def token(site: Site, iam: Iam) -> Token:
     """Part that somebody plays in the checks -> their token for the registry."""
-    people: dict[str, str] = site.value(iam.host, "acceptance_people")
-    client = str(site.value(iam.host, "iam_client"))
+    people: dict[str, str] = site.value(site.group("iam")[0], "acceptance_people")
+    client = str(site.value(site.group("iam")[0], "iam_client"))
     tokens: dict[str, str] = {}
 
     def of(part: str) -> str:
@@ -130,8 +122,8 @@ def test_groups_decide_who_reads_and_who_writes(proxy: httpx.Client, token: Toke
 def test_no_other_token_opens_the_door(site: Site, proxy: httpx.Client, iam: Iam, token: Token) -> None:
     """Expired, tampered, forged and unsigned tokens, and those for another service, are refused for everything."""
     good = token("admin")
-    people: dict[str, str] = site.value(iam.host, "acceptance_people")
-    expired = {"expired": iam.token(people["admin"], "acceptance-short")}
+    admin = site.value(site.group("iam")[0], "acceptance_people")["admin"]
+    expired = {"expired": iam.token(admin, "acceptance-short")}
     assert AUDIENCE in claims(expired["expired"])["aud"]
     assert proxy.get(CATALOGUE, headers=bearer(expired["expired"])).status_code == 200, "it was good before"
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -142,7 +134,7 @@ def test_no_other_token_opens_the_door(site: Site, proxy: httpx.Client, iam: Iam
         "tampered": tampered(token("guest"), groups=claims(good)["groups"]),
         "another key": forged(good, key),
         "another issuer": forged(good, key, iss="https://iam.example/"),
-        "another audience": iam.token(people["admin"], str(site.value(iam.host, "iam_client"))),
+        "another audience": iam.token(admin, str(site.value(site.group("iam")[0], "iam_client"))),
         "unsigned": f"{unsigned}.{good.split('.')[1]}.",
         "rubbish": "rubbish",
     }

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from testbed.at_address import AtAddress
 from tests.acceptance.probes.site import Site
 
 
@@ -15,17 +16,10 @@ from tests.acceptance.probes.site import Site
 def registry(site: Site, host: Any, hostname: str) -> httpx.Client:
     """A client that reaches the registry by its host's address and checks its certificate for its own name."""
     endpoint = str(site.value(hostname, "registry_endpoint"))
-    name, _, port = endpoint.rpartition(":")
     authority = host.file(f"{site.value(hostname, 'site_ca_dir')}/ca.crt").content_string
-    client = httpx.Client(
-        base_url=f"https://{site.address(hostname)}:{port}",
-        headers={"Host": endpoint},
-        verify=ssl.create_default_context(cadata=authority),
-        timeout=10,
-    )
-    # The name may be known inside the site only: it is what the certificate has to be good for.
-    client.event_hooks["request"].append(lambda request: request.extensions.update(sni_hostname=name))
-    return client
+    trust = ssl.create_default_context(cadata=authority)
+    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, trust)
+    return httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=10)
 
 
 def _credentials(site: Site, hostname: str) -> tuple[str, str]:

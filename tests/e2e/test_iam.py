@@ -16,8 +16,9 @@ import pytest
 
 from plugins.filter.secrets import derived_secret
 from testbed import secrets, sites
+from testbed.at_address import AtAddress
 from testbed.paths import state_dir
-from tests.acceptance.probes.iam import Administration, AtAddress, Iam, kid, pkce
+from tests.acceptance.probes.iam import Administration, Iam, kid, pkce
 from tests.e2e.support import deep_json, run_deep
 
 pytestmark = pytest.mark.live
@@ -132,11 +133,12 @@ def test_the_certificate_is_for_its_name_by_the_sites_authority(address: str, au
     """Whoever does not know the authority, or looks for another server there, does not connect."""
     path = "/realms/deep/.well-known/openid-configuration"
     trust = ssl.create_default_context(cadata=authority)
-    with httpx.Client(transport=AtAddress(address, trust), timeout=30) as client:
+    names = dict.fromkeys(("iam.deep.test", "registry.deep.test"), address)
+    with httpx.Client(transport=AtAddress(names, trust), timeout=30) as client:
         assert client.get(f"https://iam.deep.test:8443{path}").is_success
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             client.get(f"https://registry.deep.test:8443{path}")
-    stranger = AtAddress(address, ssl.create_default_context())
+    stranger = AtAddress(names, ssl.create_default_context())
     with (
         httpx.Client(transport=stranger, timeout=30) as client,
         pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"),

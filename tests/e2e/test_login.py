@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from testbed import sites
-from tests.acceptance.probes.identity import Iam, site_trust
+from testbed.at_address import AtAddress
+from tests.acceptance.probes.identity import issuer_of, site_trust
 from tests.acceptance.probes.site import Site
 from tests.e2e.support import deep_json, run_deep
 
@@ -87,18 +88,16 @@ def test_a_service_is_told_who_asks_by_the_proxy_alone(echo: None) -> None:
     """Of what a client says about itself nothing arrives, nor its token or cookie; the person's name does."""
     folders = [sites.inventories() / "common", sites.inventories() / "local", sites.generated_inventory(NAME)]
     site = Site("local", folders, sites.vault_password_file("local", NAME))
-    iam = Iam(site, "node1")
-    token = iam.token("member", "deep", "openid registry")
-    iam.close()
+    with issuer_of(site, "node1") as iam:
+        token = iam.token("member", scope="openid registry")
     headers = {
         **dict.fromkeys(SPOOFED, "spoofed"),
         "Authorization": f"Bearer {token}",
         "Cookie": "own=1; __Host-echo=spoofed",
     }
     name = str(site.value("node1", "registry_name"))
-    with httpx.Client(verify=site_trust(site, "node1"), headers={"Host": f"{name}:{PORT}"}, trust_env=False) as client:
-        address = f"https://{site.address('node1')}:{PORT}/anything"
-        arrived = client.get(address, headers=headers, extensions={"sni_hostname": name}).json()
+    with httpx.Client(transport=AtAddress({name: site.address("node1")}, site_trust(site, "node1"))) as client:
+        arrived = client.get(f"https://{name}:{PORT}/anything", headers=headers).json()
     assert "spoofed" not in json.dumps(arrived)
     assert token not in json.dumps(arrived)
     assert (arrived["X-Forwarded-User"], arrived["X-Forwarded-Proto"]) == ("member", "https")

@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.acceptance.probes.iam import AtAddress, Iam, follow, kid, pkce, submit
+from testbed.at_address import AtAddress
+from tests.acceptance.probes.iam import Iam, follow, kid, pkce, submit
 
 ISSUER = "https://iam.example.test:8443/realms/deep"
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -110,7 +111,8 @@ def test_each_name_has_its_own_connections(monkeypatch: pytest.MonkeyPatch) -> N
         return httpx.Response(200, request=request)
 
     monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
-    with httpx.Client(transport=AtAddress("192.0.2.1", ssl.create_default_context())) as client:
+    addresses = dict.fromkeys(("one.example.test", "other.example.test"), "192.0.2.1")
+    with httpx.Client(transport=AtAddress(addresses, ssl.create_default_context())) as client:
         client.get("https://one.example.test:8443/")
         client.get("https://other.example.test:8443/")
     assert {address for _, address, _, _ in asked} == {"192.0.2.1"}

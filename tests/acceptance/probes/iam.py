@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from plugins.filter.secrets import derived_secret
+from testbed.at_address import AtAddress
 
 TIMEOUT = 30
 # What people's own programs log in with: it keeps no secret.
@@ -31,36 +32,6 @@ HIDDEN = re.compile(r'<input[^>]*type="hidden"[^>]*>', re.DOTALL)
 ATTRIBUTE = re.compile(r'\b(name|value)="([^"]*)"')
 # Where a program of a person's waits for the browser; nobody listens there in a test.
 CALLBACK = "http://127.0.0.1:18080/callback"
-
-
-class AtAddress(httpx.BaseTransport):
-    """Reaches every name at one address; names, cookies and certificates stay those of the name."""
-
-    def __init__(self, address: str, trust: ssl.SSLContext) -> None:
-        self._address = address
-        self._trust = trust
-        # One for each name: a connection that was made for another name says nothing about this one's certificate.
-        self._transports: dict[str, httpx.HTTPTransport] = {}
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The request as it is, but for where it goes."""
-        name = request.url.host
-        if name not in self._transports:
-            self._transports[name] = httpx.HTTPTransport(verify=self._trust, trust_env=False)
-        return self._transports[name].handle_request(
-            httpx.Request(
-                request.method,
-                request.url.copy_with(host=self._address),
-                headers=request.headers,
-                stream=request.stream,
-                extensions={**request.extensions, "sni_hostname": name},
-            )
-        )
-
-    def close(self) -> None:
-        """End all connections."""
-        for transport in self._transports.values():
-            transport.close()
 
 
 class Iam:
@@ -83,7 +54,8 @@ class Iam:
 
     def browser(self) -> httpx.Client:
         """A client with cookies of its own."""
-        return httpx.Client(transport=AtAddress(self._address, self._trust), timeout=TIMEOUT)
+        name = urlsplit(self.issuer).hostname or ""
+        return httpx.Client(transport=AtAddress({name: self._address}, self._trust), timeout=TIMEOUT)
 
     # --- what the issuer says of itself ---
 
@@ -148,6 +120,10 @@ class Iam:
         answer = self.login(user, **options)
         assert answer.is_success, f"{user}: {answer.status_code} {answer.text[:300]}"
         return dict(answer.json())
+
+    def token(self, user: str, client: str = PUBLIC_CLIENT, scope: str = "openid") -> str:
+        """The access token of a person, by password."""
+        return str(self.person(user, client=client, scope=scope)["access_token"])
 
     def refresh(self, token: str, client: str = PUBLIC_CLIENT) -> httpx.Response:
         """New tokens for a refresh token."""

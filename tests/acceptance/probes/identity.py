@@ -8,13 +8,11 @@ import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from plugins.filter.secrets import derived_secret
+from tests.acceptance.probes.iam import Iam
 from tests.acceptance.probes.site import Site
 
 TIMEOUT = 20
@@ -22,40 +20,10 @@ TIMEOUT = 20
 SLACK = 1.5
 
 
-class Iam:
-    """The site's issuer of tokens, asked at its host's address under its own name."""
-
-    def __init__(self, site: Site, host: str) -> None:
-        self.site = site
-        self.host = host
-        self.issuer = str(site.value(host, "iam_issuer"))
-        parts = urlsplit(self.issuer)
-        self._client = httpx.Client(
-            base_url=f"https://{site.address(host)}:{parts.port or 443}",
-            headers={"Host": parts.netloc},
-            verify=site_trust(site, host),
-            timeout=TIMEOUT,
-            trust_env=False,
-        )
-        self._extensions = {"sni_hostname": parts.hostname}
-        self._token_path = urlsplit(self._get(f"{parts.path.rstrip('/')}/.well-known/openid-configuration")).path
-
-    def close(self) -> None:
-        """End the connections."""
-        self._client.close()
-
-    def _get(self, path: str) -> str:
-        answer = self._client.get(path, extensions=self._extensions)
-        assert answer.is_success, f"{self.issuer} says {answer.status_code} at {path}: {answer.text[:300]}"
-        return str(answer.json()["token_endpoint"])
-
-    def token(self, user: str, client: str, scope: str = "openid") -> str:
-        """An access token of ``user``, by the password grant of ``client``."""
-        password = derived_secret(str(self.site.value(self.host, "iam_seed")), "user", user)
-        form = {"grant_type": "password", "client_id": client, "username": user, "password": password, "scope": scope}
-        answer = self._client.post(self._token_path, data=form, extensions=self._extensions)
-        assert answer.is_success, f"{self.issuer} gives {user} no token for client {client}: {answer.text[:300]}"
-        return str(answer.json()["access_token"])
+def issuer_of(site: Site, host: str) -> Iam:
+    """The site's issuer of tokens, on ``host``."""
+    issuer, seed = (str(site.value(host, name)) for name in ("iam_issuer", "iam_seed"))
+    return Iam(issuer, site.address(host), site_trust(site, host), seed)
 
 
 def site_trust(site: Site, host: str) -> ssl.SSLContext:
