@@ -65,8 +65,11 @@ def organisations(declared: Sequence[Organisation]) -> list[dict[str, Any]]:
     return [{"members": [one["name"]], "readers": [f"{one['name']}-readers"], "quota": {}, **one} for one in declared]
 
 
-def organisation_problems(declared: Sequence[Organisation]) -> list[str]:
-    """What is wrong with the names of virtual organisations, which become namespaces."""
+def organisation_problems(declared: Sequence[Organisation], exempt: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the names of virtual organisations, which become namespaces.
+
+    ``exempt`` are namespaces whose pods may do anything on their node.
+    """
     names = [str(one.get("name", "")) for one in declared]
     next_step = "correct it in site_organisations"
     found = [
@@ -77,7 +80,7 @@ def organisation_problems(declared: Sequence[Organisation]) -> list[str]:
     found += [
         problem("an organisation is a namespace of the system", f"name '{name}'", "another name", next_step)
         for name in names
-        if SYSTEM_NAMESPACE.fullmatch(name)
+        if SYSTEM_NAMESPACE.fullmatch(name) or name in exempt
     ]
     twice = sorted({name for name in names if names.count(name) > 1})
     return found + [
@@ -101,6 +104,10 @@ def issuer_problems(issuers: Sequence[Mapping[str, Any]], mode: str) -> list[str
     """What is wrong with the issuers whose tokens the API server is to believe."""
     variable = "kubernetes_control_plane_issuers"
     found = []
+    prefixes = [str(issuer["prefix"]) for issuer in issuers]
+    for prefix in sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1}):
+        what = "people of one issuer could have names of another's"
+        found.append(problem(what, f"prefix '{prefix}' twice", "a prefix for each", f"correct {variable}"))
     if mode == "flags" and (len(issuers) > 1 or any(len(issuer["audiences"]) != 1 for issuer in issuers)):
         seen = ", ".join(f"{issuer['url']} for {'/'.join(issuer['audiences'])}" for issuer in issuers)
         next_step = f"set kubernetes_control_plane_oidc to structured, or correct {variable}"
@@ -111,9 +118,9 @@ def issuer_problems(issuers: Sequence[Mapping[str, Any]], mode: str) -> list[str
             found.append(
                 problem("an issuer is not reached by TLS", url, "https://", f"correct iam_issuer or {variable}")
             )
-        if not prefix or prefix.startswith("system:"):
+        if "system:".startswith(prefix) or prefix.startswith("system:"):
             what = "a token could name a user or group of the cluster's own"
-            needed = "a prefix that is not empty and not system:"
+            needed = "a prefix that no name beginning with system: begins with"
             found.append(problem(what, f"prefix '{prefix}' of {url}", needed, f"correct iam_prefix or {variable}"))
         if not issuer["audiences"]:
             what = "tokens for any service would be let in"

@@ -21,6 +21,7 @@ OPTIONS = {
     "timeout": {"type": "int", "default": 180},
 }
 STARTING = (404, 502, 503)
+EXPIRED = 401
 
 
 class RefusedError(Exception):
@@ -30,24 +31,25 @@ class RefusedError(Exception):
 class Keycloak:
     """Requests to the administration interface of Keycloak."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, client: str = "", secret: str = "") -> None:
         self.url = url
+        self.form = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
         self.headers: dict[str, str] = {}
 
-    def log_in(self, client: str, secret: str) -> None:
-        """Get a token by client credentials, valid for a minute: enough for one run of the module."""
-        form = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+    def log_in(self) -> None:
+        """Get a token by client credentials; it is valid for a minute."""
         answer = open_url(
-            f"{self.url}/realms/master/protocol/openid-connect/token", method="POST", data=urlencode(form), timeout=30
+            f"{self.url}/realms/master/protocol/openid-connect/token",
+            method="POST",
+            data=urlencode(self.form),
+            timeout=30,
         )
         self.headers = {"Authorization": f"Bearer {json.load(answer)['access_token']}"}
 
     def ask(self, method: str, path: str, data: Any = None) -> Any:
         """One request below /admin/realms; returns the JSON of the answer, ``None`` for what is not there."""
-        body = None if data is None else json.dumps(data)
-        headers = {**self.headers, "Content-Type": "application/json"}
         try:
-            answer = open_url(f"{self.url}/admin/realms{path}", method=method, data=body, headers=headers, timeout=60)
+            answer = self._send(method, path, data)
         except HTTPError as error:
             if method == "GET" and error.code == 404:
                 return None
@@ -56,14 +58,30 @@ class Keycloak:
         text = answer.read()
         return json.loads(text) if text else None
 
+    def _send(self, method: str, path: str, data: Any) -> Any:
+        """The answer to a request, with a new token where the one at hand is over."""
+        body = None if data is None else json.dumps(data)
+
+        def send() -> Any:
+            headers = {**self.headers, "Content-Type": "application/json"}
+            return open_url(f"{self.url}/admin/realms{path}", method=method, data=body, headers=headers, timeout=60)
+
+        try:
+            return send()
+        except HTTPError as error:
+            if error.code != EXPIRED:
+                raise
+        self.log_in()
+        return send()
+
 
 def connect(module: AnsibleModule) -> Keycloak | None:
     """Wait for Keycloak and log in; ``None`` in check mode where it does not answer, as before the first deployment."""
-    server = Keycloak(module.params["url"].rstrip("/"))
+    server = Keycloak(module.params["url"].rstrip("/"), module.params["client"], module.params["secret"])
     deadline = time.monotonic() + module.params["timeout"]
     while True:
         try:
-            server.log_in(module.params["client"], module.params["secret"])
+            server.log_in()
             return server
         except HTTPError as error:
             if error.code not in STARTING:

@@ -35,6 +35,21 @@ options:
       C(groups) by name.
     type: dict
     required: true
+  secrets:
+    description: >-
+      What O(realm) leaves out, because it would be logged: secrets of confidential C(clients) by C(clientId), and first
+      passwords of C(users) by C(username).
+    type: dict
+    default: {}
+    suboptions:
+      clients:
+        description: Secrets of clients.
+        type: dict
+        default: {}
+      users:
+        description: First passwords. Temporary where the first entry of the user's C(credentials) says so.
+        type: dict
+        default: {}
 attributes:
   check_mode:
     support: full
@@ -60,6 +75,8 @@ EXAMPLES = r"""
       enabled: true
       groups: [{name: users}]
       users: [{username: someone, enabled: true, groups: [users]}]
+    secrets:
+      users: {someone: "{{ first_password }}"}
 """
 
 RETURN = r"""
@@ -70,6 +87,7 @@ actions:
   elements: str
 """
 
+Names = dict[str, set[str]]
 # Attribute of the realm with the names that this module has made, by kind.
 RECORD = "deephdc.managed"
 # What has endpoints of its own, and is compared there.
@@ -129,18 +147,22 @@ class Realm:
     def converge(self) -> None:
         """Make, change and remove what differs. Killed at any moment, the next run finishes."""
         found = self.settle()
-        before = json.loads((found.get("attributes") or {}).get(RECORD) or "{}")
-        named = {kind.key: sorted(item[kind.identity] for item in self.items(kind)) for kind in ORDER}
-        # First remembered, then made: nothing of ours is ever taken for somebody else's.
-        self.remember({key: sorted({*before.get(key, []), *names}) for key, names in named.items()}, before)
-        scopes = self.all_of(SCOPES, self.scope)
-        self.all_of(CLIENTS, lambda item, there: self.scopes_of(item, there, scopes))
-        groups = self.all_of(GROUPS)
-        self.all_of(USERS, lambda item, there: self.groups_of(item, there, groups))
+        before = {
+            key: {*names} for key, names in json.loads((found.get("attributes") or {}).get(RECORD) or "{}").items()
+        }
+        named = {kind.key: {item[kind.identity] for item in self.items(kind)} for kind in ORDER}
+        # First remembered, then made: what is not there yet is ours, what others have made is not.
+        there = {kind: self.listed(kind, self.items(kind)) for kind in ORDER}
+        ours = {kind.key: before.get(kind.key, set()) | named[kind.key] - {*there[kind]} for kind in ORDER}
+        self.remember(ours, before)
+        scopes = self.all_of(SCOPES, there[SCOPES], self.scope)
+        self.all_of(CLIENTS, there[CLIENTS], lambda item, found: self.scopes_of(item, found, scopes))
+        groups = self.all_of(GROUPS, there[GROUPS])
+        self.all_of(USERS, there[USERS], lambda item, found: self.groups_of(item, found, groups))
         for kind in reversed(ORDER):
-            for name in sorted({*before.get(kind.key, [])} - {*named[kind.key]}):
+            for name in sorted(ours[kind.key] - named[kind.key]):
                 self.remove(kind, name)
-        self.remember(named, self.record())
+        self.remember({key: names & named[key] for key, names in ours.items()}, ours)
 
     def items(self, kind: Kind) -> list[Json]:
         """What is wanted of a kind."""
@@ -159,24 +181,21 @@ class Realm:
             self.change(f"change realm {self.wanted['realm']}", "PUT", f"/{self.name}", merged(found, settings))
         return found
 
-    def record(self) -> Json:
-        """The names that this module has made, as the realm remembers them."""
-        found = self.server.ask("GET", f"/{self.name}") or {}
-        return dict(json.loads((found.get("attributes") or {}).get(RECORD) or "{}"))
-
-    def remember(self, names: Json, known: Json) -> None:
-        """Keep the names in the realm, unless they are ``known``."""
+    def remember(self, names: Names, known: Names) -> None:
+        """Keep the names that this module has made in the realm, unless they are ``known``."""
         if self.check or names == known:
             return
         found = self.server.ask("GET", f"/{self.name}")
-        wanted = {"attributes": {RECORD: json.dumps(names, sort_keys=True)}}
+        text = json.dumps({key: sorted(held) for key, held in names.items()}, sort_keys=True)
+        wanted = {"attributes": {RECORD: text}}
         self.server.ask("PUT", f"/{self.name}", merged({**found, "attributes": found.get("attributes") or {}}, wanted))
 
     # Things in the realm
 
-    def all_of(self, kind: Kind, further: Callable[[Json, Json], None] | None = None) -> dict[str, str]:
+    def all_of(
+        self, kind: Kind, there: dict[str, Json], further: Callable[[Json, Json], None] | None = None
+    ) -> dict[str, str]:
         """Bring every thing of a kind, and what ``further`` sees to, to what is wanted; returns identifiers by name."""
-        there = self.listed(kind, self.items(kind))
         for item in self.items(kind):
             found = self.one(kind, item, there.get(item[kind.identity]))
             there[item[kind.identity]] = found
@@ -243,7 +262,7 @@ class Realm:
         """The scopes of a client. Those that it has to lose go first: a scope cannot be both default and optional."""
         ways = {"defaultClientScopes": "default-client-scopes", "optionalClientScopes": "optional-client-scopes"}
         for key, way in ways.items():
-            for name in sorted({*found.get(key, [])} - {*item.get(key, [])}):
+            for name in sorted({*found.get(key, [])} - {*item.get(key, found.get(key, []))}):
                 path = self.path(CLIENTS, f"/{found['id']}/{way}/{scopes[name]}")
                 self.change(f"take scope {name} from client {item['clientId']}", "DELETE", path)
         for key, way in ways.items():
@@ -272,9 +291,32 @@ class Realm:
             self.server.ask(method, path, data)
 
 
+def complete(realm: Json, secrets: Json) -> Json:
+    """A realm with the secrets that its representation leaves out."""
+    clients, users = (secrets.get(key) or {} for key in ("clients", "users"))
+    return {
+        **realm,
+        "clients": [
+            {**client, "secret": clients[client["clientId"]]} if client["clientId"] in clients else client
+            for client in realm.get("clients") or []
+        ],
+        "users": [
+            {**user, "credentials": [{"type": "password", **first(user), "value": users[user["username"]]}]}
+            if user["username"] in users
+            else user
+            for user in realm.get("users") or []
+        ],
+    }
+
+
+def first(user: Json) -> Json:
+    """What a representation says of the first password."""
+    return next(iter(user.get("credentials") or []), {})
+
+
 def converged(server: Keycloak, module: AnsibleModule) -> list[str]:
     """Bring the realm to what is asked for; returns what was done."""
-    realm = Realm(server, module.params["realm"], module.check_mode)
+    realm = Realm(server, complete(module.params["realm"], module.params["secrets"]), module.check_mode)
     realm.converge()
     return realm.actions
 
@@ -285,6 +327,7 @@ def main() -> None:
         argument_spec={
             **OPTIONS,
             "realm": {"type": "dict", "required": True},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -19,6 +19,7 @@ description:
   - Applies O(objects) by server-side apply, in one call, where C(kubectl diff) finds a difference.
   - Of the kinds in O(prune), objects that carry the label C(app.kubernetes.io/part-of) with the value of O(part_of)
     and are not in O(objects) are removed.
+  - A namespace that exists without that label is somebody else's. It is refused before anything is changed.
 options:
   objects:
     description: Objects to apply, in this order. A namespace comes before what is in it.
@@ -93,14 +94,22 @@ def unmarked(objects: Iterable[Object], part_of: str) -> list[str]:
     return [title(item) for item in objects if item["metadata"].get("labels", {}).get(PART_LABEL) != part_of]
 
 
+def strange(foreign: Iterable[str], part_of: str) -> str:
+    """That namespaces are somebody else's."""
+    return (
+        f"a namespace is somebody else's (found {', '.join(foreign)} without label {PART_LABEL}={part_of}, needed a "
+        f"free name). Next: choose another, or hand it over with kubectl label namespace NAME {PART_LABEL}={part_of}"
+    )
+
+
 class Cluster:
     """The cluster, through kubectl."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.objects: list[Object] = module.params["objects"]
-        manager = module.params["part_of"]
-        self.options = ("--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename=-")
+        self.part_of: str = module.params["part_of"]
+        self.options = ("--server-side", "--force-conflicts", f"--field-manager={self.part_of}", "--filename=-")
 
     def ask(self, *words: str, data: str | None = None, good: tuple[int, ...] = (0,)) -> tuple[int, str]:
         """Run kubectl and return exit status and output; ends the module on a status that is not ``good``."""
@@ -112,8 +121,11 @@ class Cluster:
     def absent(self) -> list[Object]:
         """Namespaces that are not there yet, and what is to be in them: the server can compare neither."""
         _, out = self.ask("get", "namespaces", "--output", "json")
-        there = {item["metadata"]["name"] for item in json.loads(out)["items"]}
+        items = json.loads(out)["items"]
+        there = {item["metadata"]["name"] for item in items}
         wanted = {item["metadata"]["name"] for item in self.objects if item["kind"] == "Namespace"}
+        if foreign := unmarked([item for item in items if item["metadata"]["name"] in wanted], self.part_of):
+            self.module.fail_json(msg=strange(foreign, self.part_of))
         return [item for item in self.objects if place(item) in wanted - there]
 
     def apply(self) -> str:

@@ -150,7 +150,7 @@ def test_an_administrator_pushes_and_a_member_pulls(proxy: httpx.Client, token: 
     config = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
     begun = proxy.post(UPLOADS, headers=admin)
     place = urlsplit(begun.headers["Location"])
-    assert place.netloc == proxy.headers["Host"], "the next request has to come by the proxy too"
+    assert place.netloc == proxy.base_url.netloc.decode(), "the next request has to come by the proxy too"
     pushed = proxy.put(f"{place.path}?{place.query}&digest={digest(config)}", content=config, headers=admin)
     assert pushed.status_code == 201, pushed.text
     entry = {"mediaType": "application/vnd.oci.image.config.v1+json", "size": len(config), "digest": digest(config)}
@@ -208,14 +208,15 @@ def test_headers_of_the_proxy_cannot_be_spoofed(proxy: httpx.Client, token: Toke
     assert proxy.post(UPLOADS, headers={**spoofed, **bearer(token("member"))}).status_code == 403
     begun = proxy.post(UPLOADS, headers={**spoofed, **bearer(token("admin"))})
     assert begun.status_code == 202
-    assert urlsplit(begun.headers["Location"]).netloc == proxy.headers["Host"]
+    assert urlsplit(begun.headers["Location"]).netloc == proxy.base_url.netloc.decode()
 
 
 def test_logging_out_leads_nowhere_else(proxy: httpx.Client) -> None:
     """The logout address sends nobody to another site."""
     answer = proxy.get("/redirect_uri", params={"logout": "https://spoofed.example/"}, headers={"Accept": "text/html"})
     assert "spoofed.example" not in answer.headers.get("Location", "")
-    assert "URL not allowed" in answer.text
+    # Newer versions of the module say why in the host's log only.
+    assert answer.status_code == 400
 
 
 @pytest.mark.parametrize(("version", "accepted"), [(ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)])

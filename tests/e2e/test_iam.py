@@ -204,6 +204,8 @@ def test_passwords_are_taken_from_one_client_only(iam: Iam) -> None:
     form = {"grant_type": "password", "username": "member", "password": iam.password_of("member")}
     answer = iam.ask(client_id="orchestrator", client_secret=iam.secret_of("orchestrator"), **form)
     refused(answer, "unauthorized_client")
+    # Keycloak makes it in every realm.
+    refused(iam.ask(client_id="admin-cli", **form), "unauthorized_client")
 
 
 def test_a_service_logs_in_with_its_secret(iam: Iam) -> None:

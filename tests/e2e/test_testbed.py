@@ -56,6 +56,11 @@ def test_up_repairs_a_run_that_was_killed_in_the_playbook(host_before: dict[str,
     assert verdict["simulated"]
     assert verdict["failures"] == []
     assert sum(check["outcome"] == "passed" for check in verdict["checks"]) >= 20
+    table = json.loads((Path(verdict["report"]) / "authorisation.json").read_text(encoding="utf-8"))
+    assert table["cases"] >= 80
+    assert table["mismatches"] == 0
+    silent = [check["id"] for check in verdict["checks"] if check["outcome"] == "skipped"]
+    assert not [name for name in silent if name.startswith(("authorisation::", "oidc_proxy::", "login_page::"))]
 
 
 def test_up_again_changes_nothing() -> None:

@@ -28,7 +28,7 @@ ISSUER: dict[str, Any] = {
     "prefix": "oidc:",
     "certificate_authority": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
 }
-OTHER = {**ISSUER, "url": "https://idp.test", "audiences": ["a", "b"], "certificate_authority": ""}
+OTHER = {**ISSUER, "url": "https://idp.test", "prefix": "idp:", "audiences": ["a", "b"], "certificate_authority": ""}
 PODS: dict[str, Any] = {"group": "oidc:operators", "namespace": "imaging", "apiGroup": "", "resource": "pods"}
 # Through them members could lift their limits or give themselves rights.
 GUARDS = {
@@ -123,6 +123,22 @@ def test_without_an_issuer_no_rule_is_for_anybody() -> None:
 def test_an_issuer_that_opens_too_much_is_refused(changes: dict[str, Any], said: str) -> None:
     assert issuer_problems([ISSUER, OTHER], "structured") == []
     assert said in issuer_problems([{**ISSUER, **changes}], "structured")[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "s", "system", "system:", "system:people"])
+def test_no_prefix_makes_a_name_of_the_clusters_own(prefix: str) -> None:
+    (said,) = issuer_problems([{**ISSUER, "prefix": prefix}], "structured")
+    assert "of the cluster's own" in said
+
+
+def test_people_of_two_issuers_cannot_have_the_same_names() -> None:
+    (said,) = issuer_problems([ISSUER, {**OTHER, "prefix": ISSUER["prefix"]}], "structured")
+    assert "prefix 'oidc:' twice" in said
+
+
+def test_a_namespace_whose_pods_may_do_anything_is_no_organisation() -> None:
+    assert "of the system" in organisation_problems([{"name": "monitoring"}], ["monitoring"])[0]
+    assert organisation_problems([{"name": "monitoring"}], ["kube-system"]) == []
 
 
 def test_flags_are_for_one_issuer_and_one_audience() -> None:

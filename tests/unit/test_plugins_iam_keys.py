@@ -146,7 +146,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, *outcomes: Exception | None) -> l
     slept: list[float] = []
     left = iter(outcomes)
 
-    def log_in(self: Keycloak, client: str, secret: str) -> None:
+    def log_in(self: Keycloak) -> None:
         outcome = next(left)
         if outcome:
             raise outcome

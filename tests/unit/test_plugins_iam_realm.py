@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from plugins.module_utils.keycloak import Keycloak, RefusedError
-from plugins.modules.iam_realm import RECORD, Realm, differs, merged
+from plugins.modules.iam_realm import RECORD, Realm, complete, differs, merged
+from testbed.rendering import role_path
 
 Json = dict[str, Any]
 IDENTITY = {"client-scopes": "name", "clients": "clientId", "groups": "name", "users": "username"}
@@ -185,6 +186,30 @@ def test_one_difference_is_one_change(server: Server, what: Json, action: str) -
     assert run(server, changed(**what)) == []
     run(server, WANTED)
     assert run(server, WANTED) == []
+
+
+def test_what_others_made_is_not_removed_after_it_was_declared_for_a_while(server: Server) -> None:
+    server.ask("POST", "/deep/groups", {"name": "theirs"})
+    assert run(server, changed(groups=[*WANTED["groups"], {"name": "theirs"}])) == []
+    assert run(server, WANTED) == []
+    assert "theirs" in server.names("groups")
+
+
+def test_secrets_come_apart_from_the_representation() -> None:
+    realm = {
+        "clients": [{"clientId": "a"}, {"clientId": "b"}],
+        "users": [{"username": "u", "credentials": [{"type": "password", "temporary": True}]}, {"username": "v"}],
+    }
+    found = complete(realm, {"clients": {"a": "s"}, "users": {"u": "p"}})
+    assert found["clients"] == [{"clientId": "a", "secret": "s"}, {"clientId": "b"}]
+    assert found["users"][0]["credentials"] == [{"type": "password", "temporary": True, "value": "p"}]
+    assert found["users"][1] == {"username": "v"}
+    assert complete({"realm": "x"}, {}) == {"realm": "x", "clients": [], "users": []}
+
+
+def test_the_representation_that_is_logged_holds_no_secret() -> None:
+    template = role_path("iam") / "templates" / "keycloak" / "realm.yaml.j2"
+    assert re.findall(r"(?m)^\s+(secret|value):|derived_secret", template.read_text(encoding="utf-8")) == []
 
 
 def test_what_others_made_stays(server: Server) -> None:

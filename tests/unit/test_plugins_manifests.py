@@ -93,5 +93,13 @@ def test_a_comparison_that_fails_ends_the_module() -> None:
         run(Module(["a", "b"], differs=2))
 
 
+def test_a_namespace_of_somebody_else_is_refused_before_anything_is_changed() -> None:
+    module = Module([])
+    module.answers["namespaces"] = [{"kind": "Namespace", "metadata": {"name": "b"}}]
+    with pytest.raises(SystemExit, match=r"found Namespace b without label .* Next: "):
+        run(module)
+    assert module.commands == {}
+
+
 def test_an_object_that_could_not_be_found_again_is_named() -> None:
     assert unmarked([*OBJECTS, {"kind": "Role", "metadata": {"name": "lost"}}], PART) == ["Role lost"]
