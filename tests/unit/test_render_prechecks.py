@@ -248,6 +248,32 @@ def test_rights_that_open_too_much_are_refused(inventory: Path, role: str, setti
     assert said in refusals(inventory, f"kubernetes_{role}", "node1", **{"iam_issuer": "https://idp.test", **settings})
 
 
+LOCAL_CLIENT = {"name": "own", "kind": "confidential", "flows": ["code"], "redirect_uris": ["https://a.test/back"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"iam_users": [{"name": "Someone"}]}, "cannot be called so"),
+        ({"iam_users": [{"name": "one"}, {"name": "one"}]}, "declared twice"),
+        ({"iam_users": [{"name": "one", "groups": ["nobody-declares"]}]}, "groups that nobody declares"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "name": "admin-cli"}]}, "Keycloak's own"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "scopes": ["unheard"]}]}, "services that nobody declares"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "redirect_uris": ["*"]}]}, "sent anywhere"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "redirect_uris": ["http://a.test/back"]}]}, "sent anywhere"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "redirect_uris": ["https://*.test/back"]}]}, "sent anywhere"),
+        ({"iam_clients": [{**LOCAL_CLIENT, "flows": ["password"]}], "iam_password_login": False}, "take passwords"),
+        ({"iam_seed": "short"}, "too short"),
+        ({"iam_clients": [LOCAL_CLIENT]}, ""),
+    ],
+)
+def test_what_an_iam_is_told_has_to_fit(inventory: Path, settings: dict[str, Any], said: str) -> None:
+    secrets = dict.fromkeys(("iam_admin_secret", "iam_database_password", "iam_seed"), "0" * 64)
+    found = refusals(inventory, "iam", "node1", **{**secrets, **settings})
+    assert said in found
+    assert bool(said) == bool(found)
+
+
 def test_calico_needs_a_verified_manifest(inventory: Path) -> None:
     said = refusals(inventory, "kubernetes_network", "node1", kubernetes_network_plugin="calico")
     assert "cannot be verified" in said
