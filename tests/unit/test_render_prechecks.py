@@ -54,6 +54,7 @@ def inventory(tmp_path: Path) -> Path:
     """Two hosts of the site local, as `deep testbed up` writes them."""
     groups: dict[str, Any] = {
         "kubernetes_control_plane": {"hosts": {"node1": {}}},
+        "pki": {"hosts": {"node1": {}}},
         "registry": {"hosts": {"node1": {}}},
         "kubernetes_node": {"hosts": {"node2": {}}},
     }
@@ -130,6 +131,7 @@ def test_an_unsuitable_host_is_refused(inventory: Path, facts: dict[str, Any], s
         ({"site_domain": "no domain"}, "no usable name or domain"),
         ({"node_address": "gpu01.example.test"}, "not an IPv4 address"),
         ({"site_ca_host": "stranger"}, "not in the inventory"),
+        ({"site_ca_host": ""}, "nobody signs"),
     ],
 )
 def test_a_wrong_inventory_is_refused(inventory: Path, settings: dict[str, Any], said: str) -> None:

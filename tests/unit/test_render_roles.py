@@ -71,7 +71,7 @@ def testbed_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "hosts": {"node1": {"ansible_host": "198.18.0.11"}, "node2": {"ansible_host": "198.18.0.12"}},
             "children": {
                 "kubernetes_control_plane": {"hosts": {"node1": {}}},
-                "registry": {"hosts": {"node1": {}}},
+                **{group: {"hosts": {"node1": {}}} for group in ("pki", "registry", "iam", "oidc_proxy")},
                 "kubernetes_node": {"hosts": {"node2": {}}},
                 "gpu_simulated": {"hosts": {"node2": {}}},
             },
