@@ -31,7 +31,7 @@ class RefusedError(Exception):
 class Keycloak:
     """Requests to the administration interface of Keycloak."""
 
-    def __init__(self, url: str, client: str = "", secret: str = "") -> None:
+    def __init__(self, url: str, client: str, secret: str) -> None:
         self.url = url
         self.form = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
         self.headers: dict[str, str] = {}

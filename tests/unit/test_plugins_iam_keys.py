@@ -33,7 +33,7 @@ class Server(Keycloak):
     """The keys of a realm, in memory."""
 
     def __init__(self) -> None:
-        super().__init__("https://iam.example.test")
+        super().__init__("https://iam.example.test", "admin", "secret")
         own = [component("rsa-generated", "rsa-generated"), component("hmac-generated-hs512", "hmac-generated")]
         self.components: dict[str, Json] = {one["id"]: one for one in own}
         self.requests: list[str] = []

@@ -50,7 +50,7 @@ class Server(Keycloak):
     """The part of Keycloak's administration interface that the module uses, in memory."""
 
     def __init__(self) -> None:
-        super().__init__("https://iam.example.test")
+        super().__init__("https://iam.example.test", "admin", "secret")
         self.realm: Json | None = None
         self.things: dict[str, dict[str, Json]] = {kind: {} for kind in IDENTITY}
         self.members: dict[str, set[str]] = {}
@@ -298,4 +298,4 @@ def test_a_refusal_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("plugins.module_utils.keycloak.open_url", refuse)
     with pytest.raises(RefusedError, match=re.escape("POST /deep/groups: HTTP 409")):
-        Keycloak("https://iam.example.test").ask("POST", "/deep/groups", {"name": "x"})
+        Keycloak("https://iam.example.test", "admin", "secret").ask("POST", "/deep/groups", {"name": "x"})
