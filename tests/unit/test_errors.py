@@ -61,7 +61,7 @@ FACTS: dict[str, Any] = {
         "listening": [],
     },
 }
-GROUPS = {"kubernetes_control_plane": ["node1"], "registry": ["node1"], "kubernetes_node": ["node2"]}
+GROUPS = {"kubernetes_control_plane": ["node1"], "pki": ["node1"], "registry": ["node1"], "kubernetes_node": ["node2"]}
 VARIABLES: dict[str, Any] = {
     "site_name": "example",
     "site_domain": "example.org",
@@ -207,7 +207,7 @@ def complaints(tmp_path: Path) -> Complaints:
 
 
 def test_even_quorum(complaints: Complaints) -> None:
-    groups = {"kubernetes_control_plane": ["node1", "node2"], "registry": ["node1"]}
+    groups = {"kubernetes_control_plane": ["node1", "node2"], "pki": ["node1"], "registry": ["node1"]}
     endpoint = {"kubernetes_control_plane_endpoint": "api.example.org:6443"}
     (found,) = complaints("kubernetes_control_plane", "node2", groups=groups, variables=endpoint)
     assert found["host"] == "node2"
@@ -253,7 +253,7 @@ def test_disk_full_on_a_host(complaints: Complaints) -> None:
     assert complaints("common", "node2") == []
 
 
-GPU_GROUPS = {"kubernetes_control_plane": ["node1"], "registry": ["node1"], "gpu_real": ["node2"]}
+GPU_GROUPS = {"kubernetes_control_plane": ["node1"], "pki": ["node1"], "registry": ["node1"], "gpu_real": ["node2"]}
 NO_GPU = {
     "driver_version": "",
     "driver_installed": "",

@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "kubernetes_control_plane": ["cp1"],
     "kubernetes_node": ["gpu1"],
     "gpu_real": ["gpu1"],
+    "pki": ["cp1"],
     "registry": ["cp1"],
 }
 # Sums of the keys that packages are verified with; they come from packages here.
