@@ -75,15 +75,15 @@ class Iam:
     def claims(self, token: str, at: float = 0) -> dict[str, Any]:
         """What a token says, after its signature, issuer and end (now, or ``at`` a time) were checked."""
         head, body, signature = token.split(".")
-        header = json.loads(_decoded(head))
+        header = json.loads(decoded(head))
         assert header["alg"] == "RS256", header
         key = self.keys().get(header["kid"])
         assert key is not None, f"signed by an unknown key {header['kid']}"
         try:
-            _public(key).verify(_decoded(signature), f"{head}.{body}".encode(), padding.PKCS1v15(), hashes.SHA256())
+            _public(key).verify(decoded(signature), f"{head}.{body}".encode(), padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature as wrong:
             raise AssertionError("the signature is wrong") from wrong
-        found = dict(json.loads(_decoded(body)))
+        found = dict(json.loads(decoded(body)))
         assert found["iss"] == self.issuer, found
         assert found["exp"] > (at or time.time()), f"the token ended at {found['exp']}"
         return found
@@ -244,7 +244,7 @@ def pkce() -> tuple[str, str]:
 
 def kid(token: str) -> str:
     """Which key signed a token."""
-    return str(json.loads(_decoded(token.split(".")[0]))["kid"])
+    return str(json.loads(decoded(token.split(".")[0]))["kid"])
 
 
 def follow(browser: httpx.Client, page: httpx.Response) -> httpx.Response:
@@ -276,9 +276,10 @@ def text_of(page: httpx.Response) -> str:
 
 
 def _public(key: Mapping[str, Any]) -> rsa.RSAPublicKey:
-    exponent, modulus = (int.from_bytes(_decoded(key[part])) for part in ("e", "n"))
+    exponent, modulus = (int.from_bytes(decoded(key[part])) for part in ("e", "n"))
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()
 
 
-def _decoded(part: str) -> bytes:
+def decoded(part: str) -> bytes:
+    """A part of a token, base64url without padding (RFC 7515)."""
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.acceptance.probes.iam import Iam
+from tests.acceptance.probes.iam import Iam, decoded
 from tests.acceptance.probes.site import Site
 
 TIMEOUT = 20
@@ -37,7 +37,7 @@ def site_trust(site: Site, host: str) -> ssl.SSLContext:
 
 def claims(token: str) -> dict[str, Any]:
     """What a token says."""
-    return dict(json.loads(_decoded(token.split(".")[1])))
+    return dict(json.loads(decoded(token.split(".")[1])))
 
 
 def tampered(token: str, **changes: Any) -> str:
@@ -58,10 +58,6 @@ def wait_for_end(tokens: Mapping[str, str]) -> None:
     left = max(float(claims(token)["exp"]) for token in tokens.values()) - time.time()
     assert left < TIMEOUT, f"a token that is to be expired lives for {left:.0f} s more"
     time.sleep(max(0.0, left + SLACK))
-
-
-def _decoded(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _encoded(content: Mapping[str, Any]) -> str:
