@@ -9,16 +9,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from testbed import sites
 from testbed.artifacts import api
 from testbed.paths import state_dir
+from tests.acceptance.probes.authorisation import ALLOWED, UNKNOWN, ApiServer, Request
 from tests.e2e.support import DEEP, NAME, ROOT, deep_json, left_behind, run_deep
 
 pytestmark = pytest.mark.live
 
+# Seconds for which an API server goes on believing a token that it has seen (Kubernetes' cache of tokens: 10), and one to spare.
+BELIEVED_FOR = 11
 KILL_AFTER = ": Make the cluster"
 KUBECTL = (
     "testbed", "shell", "node1", f"--name={NAME}", "--", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get",
@@ -136,6 +141,59 @@ def test_whoever_logged_out_is_told_to_log_in(member: Path) -> None:
     """The client passes on what ``deep`` says."""
     run_deep("logout", f"--name={NAME}")
     assert f"next: deep login local --name {NAME}" in _kubectl(member, "get", "pods").stderr
+
+
+def _api(token: str) -> int:
+    """What the API server answers to whoever asks for the pods of the organisation ``imaging`` with a token."""
+    address = deep_json("testbed", "status", f"--name={NAME}")["nodes"][0]["address"]
+    authority = sites.public_dir("local", NAME) / "kubernetes-ca.crt"
+    pods = Request("GET", "/api/v1/namespaces/imaging/pods", {})
+    return ApiServer(address, f"https://{address}:6443", str(authority)).status(pods, token)
+
+
+def _token() -> dict[str, str]:
+    """A token of whoever is logged in, with its end."""
+    return dict(deep_json("token", f"--name={NAME}"))
+
+
+def _iam(**variables: object) -> None:
+    """Bring the IAM to what the inventory says, with other ``variables``."""
+    run_deep("site", "run", "local", "iam", f"--name={NAME}", f"--extra-vars={json.dumps(variables)}")
+
+
+def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
+    """Out of the group, then disabled: the token of before goes on to its end at the most, and a new one is worth less."""
+    pods = ("--namespace=imaging", "get", "pods")
+    # `deep` renews a token of which less than thirty seconds are left.
+    short = {"iam_access_token_seconds": 45}
+    changes: dict[str, dict[str, object]] = {
+        "forbidden": {"groups": []},
+        "the login at local": {"groups": ["imaging"], "enabled": False},
+    }
+    try:
+        _iam(**short)
+        run_deep("login", "--as=member", f"--name={NAME}")
+        assert _kubectl(member, *pods).returncode == 0
+        before = _token()
+        for refusal, change in changes.items():
+            _iam(**short, iam_users=[{"name": "member", **change}])
+            _wait_until(lambda said=refusal: said in _kubectl(member, *pods).stderr, refusal)
+        end = datetime.fromisoformat(before["until"]).timestamp()
+        time.sleep(max(0.0, end + BELIEVED_FOR - time.time()))
+        assert _api(before["access_token"]) == UNKNOWN
+    finally:
+        _iam()
+
+
+def test_what_a_stolen_key_has_signed_is_refused(member: Path) -> None:
+    """The API server has seen the token, and forgets the key as the IAM does; who logs in again goes on."""
+    stolen = _token()["access_token"]
+    assert _api(stolen) == ALLOWED
+    run_deep("site", "run", "local", "rotate_iam_keys", f"--name={NAME}", "--extra-vars=iam_key_keep_seconds=0")
+    time.sleep(BELIEVED_FOR)
+    assert _api(stolen) == UNKNOWN
+    run_deep("login", "--as=member", f"--name={NAME}")
+    assert _kubectl(member, "--namespace=imaging", "get", "pods").returncode == 0
 
 
 def test_the_cluster_goes_on_while_the_iam_is_down(member: Path) -> None:
