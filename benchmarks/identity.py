@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import httpx
@@ -17,13 +17,16 @@ from testbed.at_address import AtAddress
 WORKERS = 4
 PERCENTILES = 20  # so that the last of the cut points is the 95th percentile
 Request = Callable[[], object]
+# What is to be done before a burst, such as getting a token, which lasts for minutes only.
+Prepare = Callable[[], Request]
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one burst of requests took: requests a second, and the 95th percentile of their latency in milliseconds."""
+    """One burst of requests: how many a second, and the median and the 95th percentile of their latency (ms)."""
 
     rate: float
+    median_ms: float
     p95_ms: float
 
 
@@ -78,18 +81,18 @@ def burst(request: Request, count: int) -> Load:
     with ThreadPoolExecutor(WORKERS) as pool:
         latencies = list(pool.map(timed, range(count)))
     spent = time.perf_counter() - begin
-    return Load(count / spent, statistics.quantiles(latencies, n=PERCENTILES)[-1] * 1000)
+    slowest = statistics.quantiles(latencies, n=PERCENTILES)[-1]
+    return Load(count / spent, statistics.median(latencies) * 1000, slowest * 1000)
 
 
-def in_turns(requests: dict[str, Request], *, count: int, rounds: int) -> dict[str, Load]:
+def in_turns(prepared: dict[str, Prepare], *, count: int, rounds: int) -> dict[str, Load]:
     """The median of ``rounds`` bursts of each request, taken in turns after one burst each that warms up."""
-    found: dict[str, list[Load]] = {name: [] for name in requests}
+    found: dict[str, list[Load]] = {name: [] for name in prepared}
     for number in range(rounds + 1):
-        for name, request in requests.items():
-            load = burst(request, count)
+        for name, prepare in prepared.items():
+            load = burst(prepare(), count)
             if number:
                 found[name].append(load)
     return {
-        name: Load(statistics.median(one.rate for one in loads), statistics.median(one.p95_ms for one in loads))
-        for name, loads in found.items()
+        name: Load(*map(statistics.median, zip(*map(astuple, loads), strict=True))) for name, loads in found.items()
     }

@@ -28,7 +28,7 @@ import yaml
 from kubernetes.client import VersionApi
 from kubernetes.config import new_client_from_config_dict
 
-from benchmarks.identity import Load, Provider, in_turns
+from benchmarks.identity import Load, Prepare, Provider, Request, in_turns
 from benchmarks.memory import MIB, MemoryPeak
 from plugins.filter.secrets import derived_secret
 from testbed import secrets, testbed
@@ -310,13 +310,12 @@ def identity(report: Report) -> None:
         seed = secrets.read(folder / SECRETS, folder / VAULT_PASSWORD)["iam_seed"]
         ours = Provider(node["address"], IAM_NAME, IAM_PORT, "deep", ca)
         plain = Provider(node["address"], IAM_NAME, PLAIN_PORT, "plain", ca)
-        secret = derived_secret(seed, "client", "orchestrator")
-        start_plain(name, node, plain, secret)
-        requests = {
-            f"{what}, {whose}": request
-            for whose, provider in (("ours", ours), ("plain Keycloak", plain))
-            for what, request in requests_to(provider, secret).items()
+        secret = start_plain(name, node, plain)
+        both = {
+            "ours": requests_to(ours, derived_secret(seed, "client", "orchestrator")),
+            "plain Keycloak": requests_to(plain, secret),
         }
+        requests = {f"{what}, {whose}": one for whose, asked in both.items() for what, one in asked.items()}
         report.loads = in_turns(requests, count=BURST, rounds=ROUNDS)
     for what in ("token", "introspection"):
         mine, theirs = report.loads[f"{what}, ours"], report.loads[f"{what}, plain Keycloak"]
@@ -330,22 +329,26 @@ def identity(report: Report) -> None:
         )
 
 
-def requests_to(provider: Provider, secret: str) -> dict[str, Callable[[], object]]:
+def requests_to(provider: Provider, secret: str) -> dict[str, Prepare]:
     """The two requests that are measured, by the client ``orchestrator``."""
-    token = provider.token("orchestrator", secret)
-    return {
-        "token": lambda: provider.token("orchestrator", secret),
-        "introspection": lambda: provider.introspect("orchestrator", secret, token),
-    }
+
+    def token() -> Request:
+        return partial(provider.token, "orchestrator", secret)
+
+    def introspection() -> Request:
+        return partial(provider.introspect, "orchestrator", secret, provider.token("orchestrator", secret))
+
+    return {"token": token, "introspection": introspection}
 
 
-def start_plain(name: str, node: dict[str, Any], plain: Provider, secret: str) -> None:
-    """Start a Keycloak as it is shipped on a node, with a realm and a client that has ``secret``."""
-    values = {"SECRET": secret, "ADDRESS": node["address"], "NAME": IAM_NAME, "PORT": str(PLAIN_PORT)}
+def start_plain(name: str, node: dict[str, Any], plain: Provider) -> str:
+    """Start a Keycloak as it is shipped on a node, with a realm and a client ``orchestrator``; returns its secret."""
+    values = {"ADDRESS": node["address"], "NAME": IAM_NAME, "PORT": str(PLAIN_PORT)}
     words = ["env", *(f"{key}={value}" for key, value in values.items()), "sh", "-euc", PLAIN.read_text("utf-8")]
     done = testbed.run_on(name, node["name"], words)
     if not done["ok"]:
         raise SystemExit(f"no plain Keycloak: {done['output'][-2000:]}")
+    secret = str(done["output"].split()[-1])
     realm = {
         "realm": "plain",
         "enabled": True,
@@ -355,6 +358,7 @@ def start_plain(name: str, node: dict[str, Any], plain: Provider, secret: str) -
     }
     token = plain.started("admin", secret, "master")
     plain.post("/admin/realms", json=realm, headers={"Authorization": f"Bearer {token}"})
+    return secret
 
 
 def decisions(report: Report) -> None:
@@ -370,7 +374,7 @@ def decisions(report: Report) -> None:
                 json.dump(extra, file)
                 file.flush()
                 play(name, "playbooks/kubernetes.yml", f"--extra-vars=@{file.name}")
-            found = in_turns({"request": version.get_code}, count=BURST, rounds=ROUNDS)
+            found = in_turns({"request": lambda: version.get_code}, count=BURST, rounds=ROUNDS)
             report.decisions[lines] = found["request"]
 
 
@@ -457,8 +461,13 @@ def render(report: Report) -> str:
         lines += ["", "| requests to an identity provider | per second | p95, ms |", "|---|---|---|"]
         lines += [f"| {name} | {load.rate:.0f} | {load.p95_ms:.1f} |" for name, load in report.loads.items()]
     if report.decisions:
-        lines += ["", "| ABAC lines of the API server | requests per second | p95, ms |", "|---|---|---|"]
-        lines += [f"| {count} | {load.rate:.0f} | {load.p95_ms:.1f} |" for count, load in report.decisions.items()]
+        lines += ["", "| ABAC lines | requests per second | median, ms | p95, ms | added to the median, ms |"]
+        lines += ["|---|---|---|---|---|"]
+        none = report.decisions[ABAC_LINES[0]].median_ms
+        lines += [
+            f"| {count} | {load.rate:.0f} | {load.median_ms:.2f} | {load.p95_ms:.2f} | {load.median_ms - none:+.2f} |"
+            for count, load in report.decisions.items()
+        ]
     if report.spent:
         lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
         lines += ["|---|" + "---|" * len(report.spent)]

@@ -52,11 +52,11 @@ def test_page_says_what_was_reached() -> None:
         report.memory_mib[title] = mib
     report.ratios = {"slow": (2.1, 2.0), "quick": (0.3, 0.35), "free": (1.1, None)}
     report.spent = {count: {"Some task": count / 10} for count in (1, *testbed.SCALE)}
-    report.loads = {"token, ours": identity.Load(123.4, 5.67)}
-    report.decisions = {10: identity.Load(800, 1.5)}
+    report.loads = {"token, ours": identity.Load(123.4, 1.2, 5.67)}
+    report.decisions = {0: identity.Load(810, 1.0, 1.4), 10: identity.Load(800, 1.25, 1.5)}
     lines = testbed.render(report).splitlines()
     assert "| token, ours | 123 | 5.7 |" in lines
-    assert "| 10 | 800 | 1.5 |" in lines
+    assert "| 10 | 800 | 1.25 | 1.50 | +0.25 |" in lines
     assert "The whole run took 61 minutes." in lines[1]
     assert lines[5:8] == [
         "| slow | 2.1x | 2.0x | **not reached** |", "| quick | 0.3x | 0.35x | reached |", "| free | 1.1x |  |  |",
@@ -82,16 +82,16 @@ def test_every_silent_host_has_an_address_of_its_own() -> None:
 
 def test_requests_take_turns_and_the_burst_that_warms_up_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    loads = iter([identity.Load(1000, 0.1)] * 2 + [identity.Load(rate, 10.0) for rate in (10, 20, 30, 20)])
+    loads = iter([identity.Load(1000, 0.1, 0.1)] * 2 + [identity.Load(rate, 5.0, 10.0) for rate in (10, 20, 30, 20)])
 
     def burst(request: identity.Request, count: int) -> identity.Load:
         order.append(str(request()))
         return next(loads)
 
     monkeypatch.setattr(identity, "burst", burst)
-    found = identity.in_turns({"a": lambda: "a", "b": lambda: "b"}, count=1, rounds=2)
+    found = identity.in_turns({"a": lambda: lambda: "a", "b": lambda: lambda: "b"}, count=1, rounds=2)
     assert order == ["a", "b"] * 3
-    assert found == {"a": identity.Load(20, 10.0), "b": identity.Load(20, 10.0)}
+    assert found == {"a": identity.Load(20, 5.0, 10.0), "b": identity.Load(20, 5.0, 10.0)}
 
 
 def test_a_burst_sends_every_request_and_passes_a_failure_on() -> None:
@@ -99,6 +99,6 @@ def test_a_burst_sends_every_request_and_passes_a_failure_on() -> None:
     load = identity.burst(lambda: seen.append(1), 40)
     assert len(seen) == 40
     assert load.rate > 0
-    assert load.p95_ms >= 0
+    assert 0 <= load.median_ms <= load.p95_ms
     with pytest.raises(ZeroDivisionError):
         identity.burst(lambda: 1 / 0, 4)
