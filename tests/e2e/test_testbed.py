@@ -22,7 +22,7 @@ from tests.e2e.support import DEEP, NAME, ROOT, deep_json, left_behind, run_deep
 
 pytestmark = pytest.mark.live
 
-# Seconds for which an API server goes on believing a token that it has seen (Kubernetes' cache of tokens: 10), and one to spare.
+# Seconds for which an API server believes a token that it has seen (Kubernetes' cache of tokens: 10), and one to spare.
 BELIEVED_FOR = 11
 KILL_AFTER = ": Make the cluster"
 KUBECTL = (
@@ -162,7 +162,7 @@ def _iam(**variables: object) -> None:
 
 
 def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
-    """Out of the group, then disabled: the token of before goes on to its end at the most, and a new one is worth less."""
+    """Out of the group, then disabled: the old token goes on to its end at the most, and a new one is worth less."""
     pods = ("--namespace=imaging", "get", "pods")
     # `deep` renews a token of which less than thirty seconds are left.
     short = {"iam_access_token_seconds": 45}
