@@ -71,7 +71,7 @@ lock: ## Pin the newest allowed versions of all requirements, with hashes
 
 .PHONY: bench
 bench: install ## Measure the figures of docs/performance.md, empty caches included (long)
-	@$(BIN)/python -m benchmarks.testbed
+	@$(BIN)/python -m benchmarks.testbed --write
 
 .PHONY: clean
 clean: ## Remove the Python environment and every report; testbeds and caches stay

@@ -1,4 +1,4 @@
-"""Measure the figures of docs/performance.md on this machine and write them there.
+"""Measure the figures of docs/performance.md on this machine, each part in a block of its own there.
 
 Every figure is a ratio of two things measured in one run, or a time stated together with the machine. The testbeds
 raised here have names of their own and are removed afterwards.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ ROOT = repo_root()
 BIN = Path(sys.executable).parent
 PAGE = ROOT / "docs" / "performance.md"
 SCRIPT = ROOT / "benchmarks" / "kubernetes.sh"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+END = "<!-- end -->"
 LAYERS_BELOW = ("base", "container_runtime", "gpu", "registry")
 # Environment of benchmarks/kubernetes.sh, each as the playbook works it out.
 SCRIPT_VALUES = {
@@ -74,11 +74,11 @@ TASK_TIME = re.compile(r"^(\S.*?) -{2,} +([0-9.]+)s$", re.MULTILINE)
 
 @dataclass
 class Report:
-    """What was measured.
+    """What was measured of one part.
 
     ``seconds`` by name, one for each run; ``ratios`` with their bound, if any; ``memory_mib`` at its peak; ``spent``:
     where the seconds of a play over so many hosts go; ``loads``: requests under load; ``decisions``: requests to an
-    API server with so many ABAC lines; ``minutes`` that measuring all of it took.
+    API server with so many ABAC lines; ``minutes`` that measuring it took.
     """
 
     machine: str
@@ -433,49 +433,79 @@ def reached(value: float, bound: float | None) -> str:
     return "reached" if value <= bound else "**not reached**"
 
 
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a table and an empty one before it; none without rows."""
+    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    titles = tuple(head)
+    return ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *body] if body else []
+
+
 def render(report: Report) -> str:
-    """The measured part of docs/performance.md."""
+    """What was measured of one part, for docs/performance.md."""
     lines = [
-        f"Measured on {report.day}: {report.machine}.",
-        f"Times are medians. The whole run took {report.minutes:.0f} minutes.",
-        "",
-        "| ratio | measured | bound | |",
-        "|---|---|---|---|",
+        f"Measured on {report.day} in {report.minutes:.0f} minutes: {report.machine}.",
     ]
-    lines += [
-        f"| {title} | {value}x | {'' if bound is None else f'{bound}x'} | {reached(value, bound)} |"
-        for title, (value, bound) in report.ratios.items()
-    ]
-    lines += ["", "| two nodes | minutes | aim | | peak memory, MiB | aim | |", "|---|---|---|---|---|---|---|"]
-    for title, peak in report.memory_mib.items():
-        minutes, aim = report.median(title) / 60, AIM_MINUTES[title]
-        lines.append(
-            f"| {title} | {minutes:.1f} | {aim} | {reached(minutes, aim)} "
-            f"| {peak:.0f} | {AIM_MIB:.0f} (3 GB) | {reached(peak, AIM_MIB)} |"
-        )
-    lines += ["", "| what | seconds | all runs |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {report.median(name):.1f} | {', '.join(map(str, runs))} |" for name, runs in report.seconds.items()
-    ]
-    if report.loads:
-        lines += ["", "| requests to an identity provider | per second | p95, ms |", "|---|---|---|"]
-        lines += [f"| {name} | {load.rate:.0f} | {load.p95_ms:.1f} |" for name, load in report.loads.items()]
-    if report.decisions:
-        lines += ["", "| ABAC lines | requests per second | median, ms | p95, ms | added to the median, ms |"]
-        lines += ["|---|---|---|---|---|"]
-        none = report.decisions[ABAC_LINES[0]].median_ms
-        lines += [
-            f"| {count} | {load.rate:.0f} | {load.median_ms:.2f} | {load.p95_ms:.2f} | {load.median_ms - none:+.2f} |"
-            for count, load in report.decisions.items()
-        ]
+    lines += table(
+        ("ratio", "measured", "bound", ""),
+        (
+            (title, f"{value}x", "" if bound is None else f"{bound}x", reached(value, bound))
+            for title, (value, bound) in report.ratios.items()
+        ),
+    )
+    lines += table(
+        ("two nodes", "minutes", "aim", "", "peak memory, MiB", "aim", ""),
+        (memory_row(report, title, peak) for title, peak in report.memory_mib.items()),
+    )
+    lines += table(
+        ("what", "seconds (median)", "all runs"),
+        ((name, f"{report.median(name):.1f}", ", ".join(map(str, runs))) for name, runs in report.seconds.items()),
+    )
+    lines += table(
+        ("requests to an identity provider", "per second", "median, ms", "p95, ms"),
+        (
+            (name, f"{load.rate:.0f}", f"{load.median_ms:.1f}", f"{load.p95_ms:.1f}")
+            for name, load in report.loads.items()
+        ),
+    )
+    lines += table(
+        ("ABAC lines", "requests per second", "median, ms", "p95, ms", "added to the median, ms"),
+        (decision_row(report, count, load) for count, load in report.decisions.items()),
+    )
     if report.spent:
-        lines += ["", f"| where a play's seconds go | {' | '.join(map(hosts, report.spent))} |"]
-        lines += ["|---|" + "---|" * len(report.spent)]
-        lines += [
-            f"| {what} | {' | '.join(f'{spent[what]:.1f}' for spent in report.spent.values())} |"
-            for what in report.spent[SCALE[0]]
-        ]
+        lines += table(
+            ("where a play's seconds go", *map(hosts, report.spent)),
+            ((what, *(f"{spent[what]:.1f}" for spent in report.spent.values())) for what in report.spent[SCALE[0]]),
+        )
     return "\n".join(lines)
+
+
+def memory_row(report: Report, title: str, peak: float) -> tuple[object, ...]:
+    """One way to raise a testbed: its minutes and memory beside what they should be."""
+    minutes, aim = report.median(title) / 60, AIM_MINUTES[title]
+    return (
+        title,
+        f"{minutes:.1f}",
+        aim,
+        reached(minutes, aim),
+        f"{peak:.0f}",
+        f"{AIM_MIB:.0f} (3 GB)",
+        reached(peak, AIM_MIB),
+    )
+
+
+def decision_row(report: Report, count: int, load: Load) -> tuple[object, ...]:
+    """The requests with so many ABAC lines, against those with none."""
+    added = load.median_ms - report.decisions[ABAC_LINES[0]].median_ms
+    return count, f"{load.rate:.0f}", f"{load.median_ms:.2f}", f"{load.p95_ms:.2f}", f"{added:+.2f}"
+
+
+def write(page: str, part: str, measured: str) -> str:
+    """The page with the block of one part replaced."""
+    before, begin, rest = page.partition(f"<!-- measured: {part} -->\n")
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"{PAGE} has no block for the part {part!r}")
+    return f"{before}{begin}{measured}\n{end}{after}"
 
 
 PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
@@ -492,26 +522,21 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
 
 
 def main() -> None:
-    """Measure the parts asked for; write the page when all of them were, or when told to."""
+    """Measure the parts asked for, one after the other, and write each into the page when told to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything, written to the page)"
-    )
-    parser.add_argument("--write", action="store_true", help="write the page also when only parts are measured")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything)")
+    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--repeats", type=int, default=2, help="fresh nodes for each figure (default 2)")
     parser.add_argument(
         "--cold", action=argparse.BooleanOptionalAction, default=True, help="also raise a testbed with empty caches"
     )
     options = parser.parse_args()
-    begin = time.monotonic()
-    report = Report(machine(), datetime.now(UTC).date().isoformat())
     for part in options.parts or PARTS:
-        PARTS[part](report, options)
-    report.minutes = round((time.monotonic() - begin) / 60, 1)
-    print(json.dumps(asdict(report), indent=2))
-    if options.write or not options.parts:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{render(report)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        report = Report(machine(), datetime.now(UTC).date().isoformat())
+        report.minutes = timed(partial(PARTS[part], report, options)) / 60
+        print(json.dumps({"part": part, **asdict(report)}), flush=True)
+        if options.write:
+            PAGE.write_text(write(PAGE.read_text(encoding="utf-8"), part, render(report)), encoding="utf-8")
 
 
 if __name__ == "__main__":

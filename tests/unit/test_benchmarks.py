@@ -55,16 +55,29 @@ def test_page_says_what_was_reached() -> None:
     report.loads = {"token, ours": identity.Load(123.4, 1.2, 5.67)}
     report.decisions = {0: identity.Load(810, 1.0, 1.4), 10: identity.Load(800, 1.25, 1.5)}
     lines = testbed.render(report).splitlines()
-    assert "| token, ours | 123 | 5.7 |" in lines
+    assert "| token, ours | 123 | 1.2 | 5.7 |" in lines
     assert "| 10 | 800 | 1.25 | 1.50 | +0.25 |" in lines
-    assert "The whole run took 61 minutes." in lines[1]
-    assert lines[5:8] == [
+    assert lines[0] == "Measured on 2026-01-02 in 61 minutes: a machine."
+    assert lines[4:7] == [
         "| slow | 2.1x | 2.0x | **not reached** |", "| quick | 0.3x | 0.35x | reached |", "| free | 1.1x |  |  |",
     ]  # fmt: skip
     assert f"| {testbed.COLD} | 14.0 | 14 | **not reached** | 2000 | 2861 (3 GB) | reached |" in lines
     assert f"| {testbed.WARM} | 1.5 | 3 | reached | 2900 | 2861 (3 GB) | **not reached** |" in lines
     assert "| where a play's seconds go | 1 host | 50 hosts | 200 hosts |" in lines
     assert lines[-1] == "| Some task | 0.1 | 5.0 | 20.0 |"
+
+
+def test_a_part_replaces_its_own_block_only() -> None:
+    page = "text\n<!-- measured: up -->\nold\n<!-- end -->\nmore\n<!-- measured: iam -->\nold\n<!-- end -->\n"
+    assert testbed.write(page, "iam", "new") == page[::-1].replace("dlo", "wen", 1)[::-1]
+    with pytest.raises(SystemExit, match="no block for the part 'abac'"):
+        testbed.write(page, "abac", "new")
+
+
+def test_every_part_has_its_block_in_the_page() -> None:
+    page = testbed.PAGE.read_text(encoding="utf-8")
+    for part in testbed.PARTS:
+        assert "\nnew\n" in testbed.write(page, part, "new")
 
 
 def test_growth_leaves_the_start_out() -> None:
