@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import webbrowser
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from urllib.parse import parse_qs, urlsplit
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Empty, SimpleQueue
+from urllib.parse import parse_qsl, urlsplit
 
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.iam import Client, NoAnswerError, RefusedError, Tokens, random_word
@@ -76,26 +79,49 @@ def _not_confirmed(client: Client, code: str) -> DeepError:
     )
 
 
-class _Listener(HTTPServer):
-    """Waits on the loopback address for the one answer that a browser brings back; ``answer`` is its query."""
+class _Listener(ThreadingHTTPServer):
+    """Waits on the loopback address for what a browser brings back with ``state``, which nobody else knows.
 
-    answer: str | None = None
+    Whatever else comes is sent away. Browsers open connections in advance, over which nothing may come: each
+    connection has a thread of its own, which ends with this program.
+    """
+
+    def __init__(self, state: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.state = state
+        self.answers: SimpleQueue[dict[str, str]] = SimpleQueue()
+
+    def wait(self) -> dict[str, str]:
+        """The first answer."""
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            return self.answers.get(timeout=BROWSER_PATIENCE)
+        except Empty:
+            return {"error": EXPIRED}
+        finally:
+            self.shutdown()
 
 
 class _Answer(BaseHTTPRequestHandler):
     server: _Listener
-    # Browsers open connections in advance, over which nothing may come.
-    timeout = 2
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        # A browser asks for more than it was sent for, such as an icon.
-        if url.path == "/":
-            self.server.answer = url.query
-        self.send_response(200 if url.path == "/" else 404)
+        answer = dict(parse_qsl(url.query))
+        if url.path != "/":
+            # A browser asks for more than it was sent for, such as an icon.
+            self._say(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        elif answer.get("state") != self.server.state or not answer.keys() & {"code", "error"}:
+            self._say(HTTPStatus.BAD_REQUEST, "This answers no login that somebody waits for.")
+        else:
+            self._say(HTTPStatus.OK, "You may close this page and go back to the terminal.")
+            self.server.answers.put(answer)
+
+    def _say(self, status: HTTPStatus, text: str) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.end_headers()
-        self.wfile.write(b"You may close this page and go back to the terminal.\n")
+        self.wfile.write(f"{text}\n".encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the library's
         """Say nothing: the query holds the code."""
@@ -104,20 +130,12 @@ class _Answer(BaseHTTPRequestHandler):
 def by_browser(client: Client, show: Show, browse: Callable[[str], object] = webbrowser.open) -> Tokens:
     """Log in with this machine's browser: authorization code with PKCE, brought back to the loopback (RFC 8252)."""
     state, verifier = random_word(), random_word()
-    with _Listener(("127.0.0.1", 0), _Answer) as listener:
+    with _Listener(state) as listener:
         redirect_uri = f"http://127.0.0.1:{listener.server_port}/"
         url = client.authorization_url(redirect_uri, state, verifier)
         show(f"Log in at {url}")
         browse(url)
-        answer = parse_qs(_wait(listener))
-    if answer.get("state") != [state] or "code" not in answer:
-        raise _not_confirmed(client, answer.get("error", ["an answer to another question"])[0])
-    return client.grant("authorization_code", code=answer["code"][0], redirect_uri=redirect_uri, code_verifier=verifier)
-
-
-def _wait(listener: _Listener) -> str:
-    deadline = time.monotonic() + BROWSER_PATIENCE
-    while listener.answer is None and (left := deadline - time.monotonic()) > 0:
-        listener.timeout = left
-        listener.handle_request()
-    return listener.answer or f"error={EXPIRED}"
+        answer = listener.wait()
+    if "code" not in answer:
+        raise _not_confirmed(client, answer["error"])
+    return client.grant("authorization_code", code=answer["code"], redirect_uri=redirect_uri, code_verifier=verifier)

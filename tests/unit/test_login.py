@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -193,8 +194,11 @@ def test_what_else_a_device_is_answered_is_told(issuer: Issuer) -> None:
         login.log_in(place(), quiet)
 
 
-def browse(issuer: Issuer, **changed: str) -> Any:
-    """A browser in which the person logs in at once; ``changed`` is what it brings back otherwise."""
+def browse(issuer: Issuer, *first: tuple[str, dict[str, str]], **changed: str) -> Any:
+    """A browser in which the person logs in at once, after requests ``first`` (path, changes to the answer) by others.
+
+    ``changed`` is what the browser brings back otherwise. ``statuses`` of what is returned are those of all requests.
+    """
 
     def open_(url: str) -> None:
         asked = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
@@ -205,26 +209,55 @@ def browse(issuer: Issuer, **changed: str) -> Any:
         brings = {"code": "c", "state": asked["state"], **changed}
 
         def back() -> None:
-            httpx.get(f"{home}favicon.ico")
-            httpx.get(home, params=brings)
+            with socket.create_connection(("127.0.0.1", urlsplit(home).port)):
+                # Nothing comes over this connection, and it blocks nobody.
+                for path, others in [*first, ("", {})]:
+                    query = {key: value for key, value in {**brings, **others}.items() if value}
+                    statuses.append(httpx.get(home + path, params=query, timeout=5).status_code)
 
         pool.submit(back)
 
     pool = ThreadPoolExecutor(1)
-    return open_
+    statuses: list[int] = []
+    return SimpleNamespace(open=open_, statuses=statuses, end=pool.shutdown)
 
 
 def test_a_browser_brings_the_code_back(issuer: Issuer) -> None:
+    browser = browse(issuer)
     with Client(login.provider(place())) as client:
-        tokens = iam_flows.by_browser(client, quiet, browse(issuer))
+        tokens = iam_flows.by_browser(client, quiet, browser.open)
+    browser.end()
     assert tokens.access == "access-1"
     assert issuer.grants() == ["authorization_code"]
+    assert browser.statuses == [200]
 
 
-@pytest.mark.parametrize("changed", [{"state": "another"}, {"error": "access_denied", "state": "another"}])
-def test_what_another_page_brings_back_is_not_taken(issuer: Issuer, changed: dict[str, str]) -> None:
-    with Client(login.provider(place())) as client, pytest.raises(DeepError, match="the login was not confirmed"):
-        iam_flows.by_browser(client, quiet, browse(issuer, **changed))
+@pytest.mark.parametrize(
+    ("path", "others", "status"),
+    [
+        ("favicon.ico", {}, 404),
+        ("", {"state": "another"}, 400),
+        ("", {"state": "", "code": "stolen"}, 400),
+        ("", {"state": "another", "code": "", "error": "access_denied"}, 400),
+        ("", {"code": ""}, 400),
+    ],
+)
+def test_what_others_bring_is_sent_away_and_the_browser_waited_for(
+    issuer: Issuer, path: str, others: dict[str, str], status: int
+) -> None:
+    browser = browse(issuer, (path, others))
+    with Client(login.provider(place())) as client:
+        tokens = iam_flows.by_browser(client, quiet, browser.open)
+    browser.end()
+    assert tokens.access == "access-1"
+    assert browser.statuses == [status, 200]
+
+
+def test_a_refusal_in_the_browser_is_told(issuer: Issuer) -> None:
+    browser = browse(issuer, code="", error="access_denied")
+    with Client(login.provider(place())) as client, pytest.raises(DeepError, match="not confirmed") as refused:
+        iam_flows.by_browser(client, quiet, browser.open)
+    assert refused.value.found == "it was refused in the browser"
     assert issuer.grants() == []
 
 
