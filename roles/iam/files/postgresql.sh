@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keycloak's database in PostgreSQL.
 #   dump FILE      write it as it is at this moment, Keycloak going on
-#   prepare FILE   make another one of a dump, beside the one in use
+#   prepare FILE   make another one of a dump, beside the one in use; what a killed run has left is undone first
 #   swap           put the other one in use; back: undo it; forget: remove all but the one in use
 set -eu
 umask 077
@@ -13,6 +13,17 @@ as_postgres() {
 
 sql() {
     as_postgres psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 "$@"
+}
+
+set_aside() {
+    sql --command="SELECT datname FROM pg_database WHERE datname = 'keycloak_before'"
+}
+
+stop_for_now() {
+    ! systemctl cat keycloak >/dev/null 2>&1 || {
+        systemctl stop keycloak
+        trap 'systemctl start keycloak' EXIT
+    }
 }
 
 rename() {
@@ -37,6 +48,12 @@ dump)
     as_postgres pg_dump --format=custom keycloak >"$2"
     ;;
 prepare)
+    # In a variable first: where the database cannot be asked, this ends here.
+    before=$(set_aside)
+    [ -z "$before" ] || {
+        stop_for_now
+        rename keycloak_before keycloak_restored
+    }
     forget
     sql <<SQL
 CREATE DATABASE keycloak_restored OWNER keycloak ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0;
@@ -51,8 +68,7 @@ swap)
     rename keycloak_restored keycloak_before
     ;;
 back)
-    # In a variable first: where the database cannot be asked, this ends here.
-    before=$(sql --command="SELECT datname FROM pg_database WHERE datname = 'keycloak_before'")
+    before=$(set_aside)
     [ -z "$before" ] || rename keycloak_before keycloak_restored
     ;;
 forget)
