@@ -19,9 +19,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
-import httpx
-
-from testbed.at_address import AtAddress
 from testbed.errors import CHECK_FAILED, DeepError
 
 DISCOVERY = "/.well-known/openid-configuration"
@@ -84,6 +81,12 @@ class Client:
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
+        # A quarter of a second that a token at hand need not wait.
+        import httpx
+
+        from testbed.at_address import AtAddress
+
+        self._lost = httpx.TransportError
         verify = ssl.create_default_context(cafile=provider.authority)
         # A site that is reached by its name may be behind a proxy of this machine's environment.
         transport = AtAddress({provider.name: provider.address}, verify) if provider.address else None
@@ -165,7 +168,7 @@ class Client:
     def _ask(self, method: str, url: str, **options: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, url, **options)
-        except httpx.TransportError as lost:
+        except self._lost as lost:
             raise self._no_answer(url, lost) from lost
         try:
             found = json.loads(answer.content or b"{}")
@@ -178,7 +181,7 @@ class Client:
             raise self._failed(f"HTTP status {answer.status_code} from {url}")
         return found
 
-    def _no_answer(self, url: str, lost: httpx.TransportError) -> DeepError:
+    def _no_answer(self, url: str, lost: Exception) -> DeepError:
         untrusted = _untrusted(lost)
         if untrusted is None:
             parts = urlsplit(url)

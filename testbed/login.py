@@ -10,7 +10,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,11 +21,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from testbed import iam_flows, sites
+from testbed import sites
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import exclusive, write_atomic
 from testbed.iam import Client, NoAnswerError, Provider, RefusedError, Tokens
-from testbed.iam_flows import Show
 from testbed.playbook import tool
 
 FILE = "login.json"
@@ -142,11 +141,16 @@ def users(place: Place) -> dict[str, dict[str, Any]]:
 # --- logging in and out --------------------------------------------------------------------------------------------
 
 
-def log_in(place: Place, show: Show, *, user: str | None = None, browser: bool = False) -> dict[str, Any]:
+def log_in(
+    place: Place, show: Callable[[str], None], *, user: str | None = None, browser: bool = False
+) -> dict[str, Any]:
     """Log in, by default on another device, as ``user`` of a testbed with the password; returns what ``whoami`` does.
 
     ``show`` is given the lines that tell the person what to do.
     """
+    # A web server and a browser, which only this needs.
+    from testbed import iam_flows
+
     password = _password(place, user) if user else ""
     with Client(provider(place)) as client:
         if user:

@@ -11,16 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from testbed import console
 from testbed.errors import CHECK_FAILED, WRONG_USAGE, DeepError
 from testbed.paths import repo_root
 from testbed.run import stream
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAY = re.compile(r"^PLAY \[(?P<name>.*)\] \**$")
 TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?P<name>.*)\] \**$")
@@ -190,8 +192,11 @@ def _live(title: str, quiet: bool) -> Iterator[Listener | None]:
     if quiet:
         yield None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
+    # Every command that asks about a site comes by this module, and few show a live line.
+    from rich import progress as rich
+
+    columns = (rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.TimeElapsedColumn())
+    with rich.Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
         yield _Live(progress, title)
 
 

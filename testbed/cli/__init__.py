@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
-from docker.errors import DockerException
+from typer.core import TyperGroup
 
-from testbed.cli import artifacts, login, site, testbed
+from testbed.cli import login
 from testbed.console import report_error
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.host import machine_name
 
+ROOMS = {
+    "testbed": "Raise, inspect, use and remove testbeds on this machine.",
+    "site": "Check, deploy and verify the sites of inventories/.",
+    "artifacts": "Build, check and serve what is deployed.",
+}
+
+
+class Room(TyperGroup):
+    """A sub-command whose module is imported when somebody enters it.
+
+    The libraries of a room take longer to import than kubectl should wait for a token.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, ``None`` where there is none."""
+        self._enter()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        self._enter()
+        return super().list_commands(ctx)
+
+    def _enter(self) -> None:
+        if not self.commands:
+            self.commands.update(typer.main.get_group(importlib.import_module(f"{__name__}.{self.name}").app).commands)
+
+
 app = typer.Typer(name="deep", no_args_is_help=True, help="Testbeds, sites and artefacts of the DEEP stack.")
 app.add_typer(login.app)
-app.add_typer(testbed.app, name="testbed")
-app.add_typer(site.app, name="site")
-app.add_typer(artifacts.app, name="artifacts")
+for room, purpose in ROOMS.items():
+    app.add_typer(typer.Typer(no_args_is_help=True, help=purpose, cls=Room), name=room)
 
 
 def main() -> None:
@@ -52,7 +81,7 @@ def _explained() -> Iterator[None]:
         ) from wrong
     except typer.Abort as interrupted:
         raise DeepError("interrupted", next_step="run the same command again", exit_code=CHECK_FAILED) from interrupted
-    except DockerException as refused:
+    except _docker_errors() as refused:
         raise DeepError(
             f"Docker Engine: {refused}",
             host=machine_name(),
@@ -67,3 +96,9 @@ def _explained() -> Iterator[None]:
             next_step="remove the cause, then run the same command again",
             exit_code=CHECK_FAILED,
         ) from failed
+
+
+def _docker_errors() -> tuple[type[Exception], ...]:
+    """What the engine's library raises; nothing where no command has imported it."""
+    loaded = sys.modules.get("docker.errors")
+    return (loaded.DockerException,) if loaded else ()

@@ -14,11 +14,12 @@ from testbed.artifacts import api, bundle
 from testbed.artifacts.declaration import load_all
 from testbed.artifacts.serve import make_server
 from testbed.artifacts.store import SUMS, failed_check
+from testbed.cli.options import Json
 from testbed.console import emit, err
 from testbed.errors import DeepError
 from testbed.files import human
 
-app = typer.Typer(no_args_is_help=True, help="Build, check and serve what is deployed.")
+app = typer.Typer(no_args_is_help=True)
 
 
 def _names(incomplete: str) -> list[str]:
@@ -27,7 +28,6 @@ def _names(incomplete: str) -> list[str]:
 
 
 Names = Annotated[list[str] | None, typer.Argument(help="Artefacts; all when none is named.", autocompletion=_names)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 class Source(StrEnum):

@@ -12,8 +12,7 @@ from rich.markup import escape
 
 from testbed import login as people
 from testbed import sites
-from testbed.cli.site import Json, complete_site
-from testbed.cli.testbed import complete_name
+from testbed.cli.options import Json, SiteName, SiteTestbed
 from testbed.console import emit, err
 from testbed.errors import DeepError
 from testbed.files import write_atomic
@@ -30,14 +29,6 @@ def complete_user(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
-SiteName = Annotated[
-    str, typer.Argument(metavar="SITE", help="A folder of inventories/.", autocompletion=complete_site)
-]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Which testbed, for the site 'local'.", autocompletion=complete_name)
-]
-
-
 @app.command()
 def login(
     site: SiteName = sites.TESTBED_SITE,
@@ -46,7 +37,7 @@ def login(
         typer.Option("--as", metavar="USER", help="One of the testbed's people.", autocompletion=complete_user),
     ] = None,
     browser: Annotated[bool, typer.Option("--browser", help="With a browser on this machine, without a code.")] = False,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Log in at a site: confirm a code in any browser, or be one of the testbed's people."""
@@ -72,7 +63,7 @@ def _waiting(what: str) -> Iterator[None]:
 
 
 @app.command()
-def logout(site: SiteName = sites.TESTBED_SITE, name: Name = None, as_json: Json = False) -> None:
+def logout(site: SiteName = sites.TESTBED_SITE, name: SiteTestbed = None, as_json: Json = False) -> None:
     """Forget the tokens of a site and end the login there."""
     emit(people.log_out(Place(site, name)), as_json, _logout_text)
 
@@ -85,7 +76,7 @@ def _logout_text(found: dict[str, Any]) -> str:
 
 
 @app.command()
-def whoami(site: SiteName = sites.TESTBED_SITE, name: Name = None, as_json: Json = False) -> None:
+def whoami(site: SiteName = sites.TESTBED_SITE, name: SiteTestbed = None, as_json: Json = False) -> None:
     """Ask the site's identity provider who is logged in."""
     emit(people.who(Place(site, name)), as_json, _person_text)
 
@@ -98,7 +89,7 @@ def _person_text(found: dict[str, Any]) -> str:
 
 
 @app.command()
-def token(site: SiteName = sites.TESTBED_SITE, name: Name = None, as_json: Json = False) -> None:
+def token(site: SiteName = sites.TESTBED_SITE, name: SiteTestbed = None, as_json: Json = False) -> None:
     """Print a valid access token, renewed where it is about to end."""
     found = people.token(Place(site, name))
     data = {"ok": True, "site": site, "access_token": found.access, "until": people.clock(found.until)}
@@ -108,7 +99,7 @@ def token(site: SiteName = sites.TESTBED_SITE, name: Name = None, as_json: Json 
 @app.command()
 def kube_credential(
     site: SiteName = sites.TESTBED_SITE,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,  # noqa: ARG001  # as every command has it; kubectl itself wants nothing else
 ) -> None:
     """Give kubectl the token of whoever is logged in (an ExecCredential, always JSON)."""
@@ -119,7 +110,7 @@ def kube_credential(
 def kubeconfig(
     site: SiteName = sites.TESTBED_SITE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file (mode 0600).")] = None,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Print a kubeconfig for whoever is logged in; it holds no secret."""

@@ -11,23 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from testbed import sites
+from testbed.cli.options import Json, SiteName, SiteTestbed
 from testbed.console import emit
 from testbed.errors import CHECK_FAILED
 from testbed.playbook import playbook_names
 
-app = typer.Typer(no_args_is_help=True, help="Check, deploy and verify the sites of inventories/.")
-
-
-def complete_site(incomplete: str) -> list[str]:
-    """Names of sites for the shell's completion."""
-    return [name for name in sites.site_names() if name.startswith(incomplete)]
-
-
-SiteName = Annotated[
-    str, typer.Argument(metavar="SITE", help="A folder of inventories/.", autocompletion=complete_site)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Name = Annotated[str | None, typer.Option("--name", help="Which testbed, for the site 'local'.")]
+app = typer.Typer(no_args_is_help=True)
 Check = Annotated[bool, typer.Option("--check", help="Say what would change and change nothing.")]
 Limit = Annotated[str | None, typer.Option("--limit", help="Only these hosts or groups.")]
 MARKS = {
@@ -61,7 +50,7 @@ def _sites_table(found: list[dict[str, Any]]) -> Table:
 
 
 @app.command()
-def check(site: SiteName, name: Name = None, as_json: Json = False) -> None:
+def check(site: SiteName, name: SiteTestbed = None, as_json: Json = False) -> None:
     """Look for what is wrong with a site before any host is contacted."""
     # Ansible's own modules: half a second that the other commands need not wait.
     from testbed import site_check  # pylint: disable=import-outside-toplevel
@@ -87,7 +76,7 @@ def deploy(
     site: SiteName,
     limit: Limit = None,
     check_mode: Check = False,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Bring a site to what its inventory says."""
@@ -110,7 +99,7 @@ def run(
     ] = None,
     limit: Limit = None,
     check_mode: Check = False,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Run one playbook on a site: a layer, or an operation such as add_node."""
@@ -131,7 +120,7 @@ def verify(
     site: SiteName,
     limit: Limit = None,
     select: Annotated[str | None, typer.Option("--select", help="Only checks whose name matches (pytest -k).")] = None,
-    name: Name = None,
+    name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Run the acceptance suite against a deployed site."""
@@ -156,7 +145,7 @@ def verdict_text(verdict: dict[str, Any]) -> RenderableType:
 
 
 @app.command()
-def secrets(site: SiteName, name: Name = None, as_json: Json = False) -> None:
+def secrets(site: SiteName, name: SiteTestbed = None, as_json: Json = False) -> None:
     """Make the secrets that a site lacks, vault-encrypted; values that exist are kept."""
     finish(sites.secrets(site, name), as_json, _secrets_text)
 

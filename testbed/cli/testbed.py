@@ -14,13 +14,14 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from testbed import image, profiles, settings, sites, state, testbed
+from testbed import image, profiles, settings, sites, testbed
+from testbed.cli.options import Json, complete_name
 from testbed.cli.site import finish, verdict_text
 from testbed.console import emit, err
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 
-app = typer.Typer(no_args_is_help=True, help="Raise, inspect, use and remove testbeds on this machine.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Until(StrEnum):
@@ -29,11 +30,6 @@ class Until(StrEnum):
     NODES = "nodes"
     DEPLOY = "deploy"
     VERIFY = "verify"
-
-
-def complete_name(incomplete: str) -> list[str]:
-    """Names of testbeds for the shell's completion."""
-    return [name for name in state.names() if name.startswith(incomplete)]
 
 
 def complete_node(context: typer.Context, incomplete: str) -> list[str]:
@@ -61,7 +57,6 @@ def complete_setting(incomplete: str) -> list[str]:
 
 
 Name = Annotated[str, typer.Option("--name", help="Name of the testbed.", autocompletion=complete_name)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 NodeName = Annotated[str, typer.Argument(help="Name of the node.", autocompletion=complete_node)]
 
 

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from plugins.filter.secrets import derived_secret
 from testbed import iam_flows, login, secrets, sites
+from testbed.cli import ROOMS
 from testbed.cli.login import app, complete_user
 from testbed.errors import DeepError
 from testbed.iam import Client, NoAnswerError, RefusedError, Tokens
@@ -513,6 +514,22 @@ def test_kubectl_is_given_the_token(issuer: Issuer) -> None:
         "kind": "ExecCredential",
         "status": {"token": "access-1"},
     }
+
+
+def test_kubectl_waits_for_no_library_that_a_token_at_hand_does_not_need(issuer: Issuer, tmp_path: Path) -> None:
+    member()
+    program = (
+        "import pathlib, sys\nfrom testbed import cli, sites\n"
+        f"sites.inventories = lambda: pathlib.Path({str(tmp_path / 'inventories')!r})\n"
+        "try:\n    cli.main()\nfinally:\n    print(*sys.modules, file=sys.stderr)\n"
+    )
+    argv = [sys.executable, "-c", program, "kube-credential", "local", "--name", "x"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["status"]["token"] == "access-1"
+    loaded = set(done.stderr.split())
+    assert "typer" in loaded
+    assert not loaded & {"ansible", "docker", "httpx", "jinja2", "http.server", "rich.progress", "rich.table"}
+    assert not loaded & {f"testbed.cli.{room}" for room in ROOMS}
 
 
 def test_a_kubeconfig_calls_this_program_and_holds_no_secret(issuer: Issuer, testbed: Path) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from testbed import cgroups, engine, host, image, inventory, limits, network, nodes, server, sites, state, testbed
 from testbed.artifacts import api
 from testbed.cli import testbed as cli
+from testbed.cli.options import complete_name
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 from testbed.run import Children, stream
@@ -541,7 +542,7 @@ def test_down_starts_no_engine_where_there_is_nothing_to_remove(world: World, mo
 
 def test_names_are_completed(world: World) -> None:
     up("alpha", until="nodes")
-    assert cli.complete_name("al") == ["alpha"]
+    assert complete_name("al") == ["alpha"]
     assert testbed.node_names("alpha") == ["node1", "node2"]
     assert testbed.node_names("none") == []
     assert cli.complete_profile("ku") == ["kubernetes"]

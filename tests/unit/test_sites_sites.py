@@ -15,7 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from testbed import secrets, site_check, sites
-from testbed.cli.site import app, complete_site
+from testbed.cli.options import complete_site
+from testbed.cli.site import app
 from testbed.errors import DeepError
 from testbed.paths import repo_root
 
