@@ -1,18 +1,20 @@
 """Who somebody is at a site: logging in, and the tokens kept for programs that act as that person, such as kubectl.
 
 One file of mode 0600 in the site's state holds the tokens. Whoever renews them holds a lock, because a provider may
-let each refresh token be used once only.
+let each refresh token be used once only. Tokens are for the provider and the client that gave them: where the
+inventory has named others since, nobody is given them and nobody is sent them.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,7 @@ import yaml
 
 from testbed import sites
 from testbed.errors import CHECK_FAILED, DeepError
-from testbed.files import exclusive, write_atomic
+from testbed.files import exclusive, sha256_of, write_atomic
 from testbed.iam import Client, NoAnswerError, Provider, RefusedError, Tokens
 from testbed.playbook import tool
 
@@ -61,6 +63,15 @@ class Place:
     def again(self) -> str:
         """The command that logs in."""
         return f"deep login {self}{' --as USER' if self.site == sites.TESTBED_SITE else ''}"
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all files of the inventory: what it says cannot have changed while this has not."""
+        found = hashlib.sha256()
+        for source in sites.inventory_sources(self.site, self.name):
+            for file in sorted(file for file in source.rglob("*") if file.is_file()):
+                found.update(f"{file}\n{sha256_of(file)}\n".encode())
+        return found.hexdigest()
 
     def public_file(self, name: str) -> Path:
         """A file that a deployment of the site leaves here; raises ``DeepError`` where it is not."""
@@ -103,6 +114,20 @@ class Place:
     @property
     def _check(self) -> str:
         return f"deep site check {self}"
+
+
+@dataclass(frozen=True)
+class Login:
+    """What is kept of a login: what it was given, by whom, and the fingerprint of an inventory that names the same."""
+
+    issuer: str
+    client: str
+    inventory: str
+    tokens: Tokens
+
+    def at_hand(self, inventory: str) -> bool:
+        """Whether the token can be given out as it is, with an inventory of this fingerprint."""
+        return self.inventory == inventory and _left(self.tokens) > MARGIN
 
 
 def provider(place: Place) -> Provider:
@@ -151,6 +176,7 @@ def log_in(
     # A web server and a browser, which only this needs.
     from testbed import iam_flows
 
+    inventory = place.fingerprint
     password = _password(place, user) if user else ""
     with Client(provider(place)) as client:
         if user:
@@ -159,7 +185,7 @@ def log_in(
             tokens = (iam_flows.by_browser if browser else iam_flows.by_device)(client, show)
         found = _person(place, client, tokens)
         with _alone(place):
-            _keep(place, client.provider, tokens)
+            _keep(place, Login(client.provider.issuer, client.provider.client, inventory, tokens))
     return found
 
 
@@ -179,16 +205,17 @@ def log_out(place: Place) -> dict[str, Any]:
     """Forget the tokens, and end the login at the provider where it answers: ``{ok, site, logged_out, revoked}``."""
     sites.need_testbed(place.site, place.name)
     with _alone(place):
-        tokens = _kept(place)
-        revoked = bool(tokens and tokens.refresh) and _revoke(place, tokens.refresh if tokens else "")
+        kept = _kept(place)
+        revoked = kept is not None and bool(kept.tokens.refresh) and _revoke(place, kept)
         (place.folder / FILE).unlink(missing_ok=True)
-    return {"ok": True, "site": place.site, "logged_out": tokens is not None, "revoked": revoked}
+    return {"ok": True, "site": place.site, "logged_out": kept is not None, "revoked": revoked}
 
 
-def _revoke(place: Place, refresh: str) -> bool:
+def _revoke(place: Place, kept: Login) -> bool:
     try:
+        _need_same(place, kept)
         with Client(provider(place)) as client:
-            client.revoke(refresh)
+            client.revoke(kept.tokens.refresh)
     except DeepError:
         # The tokens go from this machine all the same, and end by themselves.
         return False
@@ -204,35 +231,57 @@ def token(place: Place) -> Tokens:
     While the provider does not answer, a token goes on being given out until its very end.
     """
     sites.need_testbed(place.site, place.name)
+    inventory = place.fingerprint
     kept = _kept(place)
-    if kept and _left(kept) > MARGIN:
-        return kept
+    if kept and kept.at_hand(inventory):
+        return kept.tokens
     with _alone(place):
         # Another command may have renewed it by now.
         kept = _kept(place)
         if kept is None:
             raise _not_logged_in(place, f"not logged in at {place}", "no token")
-        return kept if _left(kept) > MARGIN else _renewed(place, kept)
+        if kept.at_hand(inventory):
+            return kept.tokens
+        _need_same(place, kept)
+        kept = replace(kept, inventory=inventory)
+        _keep(place, kept)
+        return kept.tokens if _left(kept.tokens) > MARGIN else _renewed(place, kept)
 
 
-def _renewed(place: Place, kept: Tokens) -> Tokens:
-    if not kept.refresh:
-        if _left(kept) > 0:
-            return kept
-        raise _not_logged_in(place, f"the login at {place} has ended", f"a token valid until {clock(kept.until)}")
+def _need_same(place: Place, kept: Login) -> None:
+    """Raise ``DeepError`` where the inventory names another provider or client than the one of the login."""
+    issuer, client = str(place.value("{{ iam_issuer }}")), str(place.value("{{ iam_client }}"))
+    if (kept.issuer, kept.client) != (issuer, client):
+        raise DeepError(
+            f"the login at {place} is one of before the inventory changed",
+            found=f"tokens for client {kept.client} by {kept.issuer}",
+            needed=f"tokens for client {client} by {issuer or 'nobody, as iam_issuer is empty'}",
+            next_step=place.again,
+            exit_code=CHECK_FAILED,
+        )
+
+
+def _renewed(place: Place, kept: Login) -> Tokens:
+    left = _left(kept.tokens)
+    if not kept.tokens.refresh:
+        if left > 0:
+            return kept.tokens
+        raise _not_logged_in(
+            place, f"the login at {place} has ended", f"a token valid until {clock(kept.tokens.until)}"
+        )
     try:
         with Client(provider(place)) as client:
-            tokens = client.grant("refresh_token", refresh_token=kept.refresh)
-            _keep(place, client.provider, tokens)
-            return tokens
+            tokens = client.grant("refresh_token", refresh_token=kept.tokens.refresh)
     except NoAnswerError:
-        if _left(kept) > 0:
-            return kept
+        if left > 0:
+            return kept.tokens
         raise
     except RefusedError as refused:
         if refused.code != "invalid_grant":
             raise
         raise _not_logged_in(place, f"the login at {place} has ended", refused.said) from refused
+    _keep(place, replace(kept, tokens=tokens))
+    return tokens
 
 
 def _not_logged_in(place: Place, what: str, found: str) -> DeepError:
@@ -243,19 +292,19 @@ def _left(tokens: Tokens) -> float:
     return tokens.until - time.time()
 
 
-def _kept(place: Place) -> Tokens | None:
+def _kept(place: Place) -> Login | None:
     file = place.folder / FILE
     try:
-        return Tokens(**json.loads(file.read_text(encoding="utf-8"))["tokens"])
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return Login(**{**content, "tokens": Tokens(**content["tokens"])})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as broken:
         raise _not_logged_in(place, f"the tokens in {file} cannot be read", str(broken)) from broken
 
 
-def _keep(place: Place, at: Provider, tokens: Tokens) -> None:
-    content = {"issuer": at.issuer, "client": at.client, "tokens": asdict(tokens)}
-    write_atomic(place.folder / FILE, json.dumps(content, indent=2) + "\n", 0o600)
+def _keep(place: Place, login: Login) -> None:
+    write_atomic(place.folder / FILE, json.dumps(asdict(login), indent=2) + "\n", 0o600)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Issuer:  # pylint: disable=too-many-instance-attributes  # each is one thi
     refresh_expires_in: int = 1800
     rotates: bool = True
     down: bool = False
+    client: str = "deep"
     told_issuer: str = ""
     device_answers: list[str] = field(default_factory=list)
     device: dict[str, Any] = field(default_factory=lambda: {"interval": 0, "expires_in": 60})
@@ -109,7 +110,7 @@ class Issuer:  # pylint: disable=too-many-instance-attributes  # each is one thi
         if what == "userinfo":
             person = self.usable.get(bearer)
             return (200, {"preferred_username": person, "groups": ["b", "a"]}) if person else refusal("invalid_token")
-        if fields.get("client_id") != "deep":
+        if fields.get("client_id") != self.client:
             return refusal("invalid_client")
         match what:
             case "device_authorization":

@@ -24,7 +24,7 @@ import yaml
 from typer.testing import CliRunner
 
 from plugins.filter.secrets import derived_secret
-from testbed import iam_flows, login, secrets, sites
+from testbed import iam_flows, login, secrets, site_check, sites
 from testbed.cli import ROOMS
 from testbed.cli.login import app, complete_user
 from testbed.errors import DeepError
@@ -98,9 +98,9 @@ def member() -> dict[str, Any]:
 
 def aged(seconds: float, **more: Any) -> None:
     """Let the token that is kept have so many seconds left."""
-    tokens = login._kept(place())
-    assert tokens is not None
-    login._keep(place(), login.provider(place()), replace(tokens, until=time.time() + seconds, **more))
+    kept = login._kept(place())
+    assert kept is not None
+    login._keep(place(), replace(kept, tokens=replace(kept.tokens, until=time.time() + seconds, **more)))
 
 
 # --- ways in -------------------------------------------------------------------------------------------------------
@@ -346,10 +346,73 @@ def test_a_token_that_cannot_be_renewed_is_given_until_its_end(issuer: Issuer) -
     assert login.token(place()).access == "access-1"
 
 
-def test_a_refusal_that_is_not_about_the_login_is_told(issuer: Issuer, testbed: Path) -> None:
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sites whose inventory was read, as often as it was."""
+    found: list[str] = []
+    read = site_check.settings
+
+    def counted(site: str, *arguments: Any) -> Any:
+        found.append(site)
+        return read(site, *arguments)
+
+    monkeypatch.setattr(site_check, "settings", counted)
+    return found
+
+
+def test_the_inventory_is_read_only_after_it_has_changed(issuer: Issuer, testbed: Path, reads: list[str]) -> None:
+    member()
+    reads.clear()
+    assert login.token(place()).access == "access-1"
+    assert reads == []
+    variables(testbed, {"iam_endpoint": f"{NAME}:{issuer.port}", "motd": "changed"})
+    assert [login.token(place()).access for _ in range(3)] == ["access-1"] * 3
+    assert reads == ["local"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "needed"),
+    [
+        ({"iam_client": "other"}, f"tokens for client other by https://{NAME}:PORT/realms/deep"),
+        ({"iam_issuer": "https://other.example"}, "tokens for client deep by https://other.example"),
+        ({"iam_issuer": ""}, "tokens for client deep by nobody, as iam_issuer is empty"),
+    ],
+)
+@pytest.mark.parametrize("left", [100, 10, -1])
+def test_a_login_of_before_the_inventory_changed_is_not_used(
+    issuer: Issuer, testbed: Path, changed: dict[str, str], needed: str, left: int
+) -> None:
+    member()
+    aged(left)
+    issuer.asked.clear()
+    variables(testbed, {"iam_endpoint": f"{NAME}:{issuer.port}", **changed})
+    for call in (login.token, login.who, login.credential):
+        with pytest.raises(DeepError, match="is one of before the inventory changed") as refused:
+            call(place())
+        assert refused.value.found == f"tokens for client deep by {issuer.url}"
+        assert refused.value.needed == needed.replace("PORT", str(issuer.port))
+        assert refused.value.next_step == "deep login local --name x --as USER"
+    assert issuer.asked == []
+
+
+def test_a_refresh_token_goes_to_nobody_but_its_issuer(issuer: Issuer, testbed: Path) -> None:
+    member()
+    kept = login._kept(place())
+    assert kept is not None
+    login._keep(place(), replace(kept, issuer="https://before.example"))
+    aged(10)
+    issuer.asked.clear()
+    with pytest.raises(DeepError, match="is one of before the inventory changed"):
+        login.token(place())
+    assert login.log_out(place()) == {"ok": True, "site": "local", "logged_out": True, "revoked": False}
+    assert issuer.asked == []
+    assert not (testbed / "login.json").exists()
+
+
+def test_a_refusal_that_is_not_about_the_login_is_told(issuer: Issuer) -> None:
     member()
     aged(10)
-    variables(testbed, {"iam_endpoint": f"{NAME}:{issuer.port}", "iam_client": "other"})
+    issuer.client = "another"
     with pytest.raises(RefusedError, match="invalid_client"):
         login.token(place())
 
