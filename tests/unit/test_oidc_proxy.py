@@ -101,6 +101,24 @@ def test_a_service_without_credentials_gets_none(inventory: list[Path]) -> None:
     assert "OIDCOAuthAcceptTokenAs header\n" in text
 
 
+def test_whom_the_proxy_trusts_is_not_who_signed_its_own_certificate(inventory: list[Path]) -> None:
+    brought = {"certificate": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"}
+    trusts = "^ *(?:OIDCCABundlePath|SSLProxyCACertificateFile) (.*)$"
+    system, site_own = "/etc/ssl/certs/ca-certificates.crt", "/etc/deephdc/oidc-proxy/site-authority.crt"
+    for services, trusted in {
+        ("oidc_proxy",): [site_own, site_own],
+        ("iam",): [system, site_own],
+        ("registry",): [site_own, system],
+    }.items():
+        text = rendered(inventory, "apache2.conf.j2", site_certificates=dict.fromkeys(services, brought))
+        assert re.findall(trusts, text, flags=re.MULTILINE) == trusted, services
+    own = {**SITE, "backend": "https://jobs.deep.test/", "backend_authority": "/etc/jobs/ca.crt"}
+    assert "SSLProxyCACertificateFile /etc/jobs/ca.crt\n" in rendered(
+        inventory, "apache2.conf.j2", oidc_proxy_sites=[own]
+    )
+    assert "SSLProxy" not in rendered(inventory, "apache2.conf.j2", oidc_proxy_sites=[SITE]), "nothing to verify"
+
+
 def test_every_organisation_reads_the_registry_and_administrators_write(inventory: list[Path]) -> None:
     organisations = [{"name": "imaging"}, {"name": "climate", "members": ["weather"], "readers": []}]
     variables = site(inventory, site_organisations=organisations)
@@ -113,6 +131,7 @@ def test_every_organisation_reads_the_registry_and_administrators_write(inventor
 def test_a_good_host_passes(inventory: list[Path]) -> None:
     assert refusals(inventory) == ""
     assert refusals(inventory, oidc_proxy_sites=[]) == ""
+    assert refusals(inventory, site_ca_host="", oidc_proxy_sites=[SITE]) == ""
 
 
 @pytest.mark.parametrize(
@@ -127,6 +146,7 @@ def test_a_good_host_passes(inventory: list[Path]) -> None:
         ({"oidc_proxy_sites": [{**SITE, "readers": [], "writers": []}]}, "nobody may use a service"),
         ({"oidc_proxy_sites": [{**SITE, "readers": ['a" b']}]}, "groups cannot be asked for"),
         ({"oidc_proxy_sites": [{**SITE, "backend_user": "proxy"}]}, "credentials are half there"),
+        ({"site_ca_host": "", "oidc_proxy_issuer_authority": "site"}, "needed one for the IAM, registry)"),
     ],
 )
 def test_what_cannot_work_is_refused(inventory: list[Path], settings: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from plugins.modules.registry_images import Image, Registry, read_record, stale, wanted, write_record
+from tests.unit.login_issuer import Authority
 
 TOKEN = "Basic ZGVlcDpzZWNyZXQ="  # deep:secret
 
@@ -59,6 +61,18 @@ def registry(server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.Mo
     port = server.server_address[1]
     params = {"registry": f"127.0.0.1:{port}", "ca": None, "username": "deep", "password": "secret", "timeout": 2}
     return Registry(params, str(tmp_path))
+
+
+def test_a_chain_without_its_root_is_believed(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    """A site's own certificate comes with what signed it, but seldom with the authority that every system knows."""
+    server.socket = Authority().context("localhost", tmp_path).wrap_socket(server.socket, server_side=True)
+    chain = tmp_path / "chain.pem"
+    _, begin, rest = (tmp_path / "server.pem").read_text().partition("-----BEGIN CERTIFICATE")
+    chain.write_text(begin + rest)
+    params = {"registry": f"localhost:{server.server_address[1]}", "username": "deep", "password": "secret"}
+    assert Registry({**params, "ca": str(chain)}, str(tmp_path)).request("")[0] == 200
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        Registry({**params, "ca": None}, str(tmp_path)).request("")
 
 
 def _open(request: Any, timeout: float, context: Any) -> Any:
