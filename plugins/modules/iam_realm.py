@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -25,6 +25,8 @@ description:
   - Takes a realm as Keycloak represents it and makes, changes and removes what differs. What the representation does
     not say is left as it is.
   - The realm remembers what this module has made. What is no longer said is removed; what others have made never is.
+  - Groups are told by their place. Those that are managed are at the top. One below another that is called like a
+    managed group is left alone and told as an impostor, because claims name groups without their place.
   - A password is set when its user is made, and not again, so that people keep the one that they chose.
   - One remote call instead of one for every user, group, client and scope.
 options:
@@ -82,6 +84,11 @@ EXAMPLES = r"""
 RETURN = r"""
 actions:
   description: What was (or, in check mode, would be) done, such as C(make user someone).
+  returned: always
+  type: list
+  elements: str
+impostors:
+  description: Paths of groups below others that are called like a managed group, such as C(/guests/administrators).
   returned: always
   type: list
   elements: str
@@ -271,14 +278,27 @@ class Realm:
                 self.change(f"give scope {name} to client {item['clientId']}", "PUT", path, {})
 
     def groups_of(self, item: Json, found: Json, groups: dict[str, str]) -> None:
-        """The groups of a user, exactly those that are wanted."""
+        """The groups of a user, exactly those that are wanted, by place: one below another may be called the same."""
         path = self.path(USERS, f"/{found['id']}/groups")
-        there = {one["name"]: one["id"] for one in self.server.ask("GET", f"{path}?max=-1") or []}
+        there = {one["path"].removeprefix("/"): one["id"] for one in self.server.ask("GET", f"{path}?max=-1") or []}
         wanted = {*item.get("groups", [])}
         for name in sorted(wanted - {*there}):
             self.change(f"put user {item['username']} into group {name}", "PUT", f"{path}/{groups.get(name)}", {})
         for name in sorted({*there} - wanted):
             self.change(f"take user {item['username']} out of group {name}", "DELETE", f"{path}/{there[name]}")
+
+    def impostors(self) -> list[str]:
+        """Paths of groups below others that are called like one of ours."""
+        names = {item["name"] for item in self.items(GROUPS)}
+        return sorted(one["path"] for one in self.inner(self.path(GROUPS)) if one["name"] in names)
+
+    def inner(self, path: str, inside: bool = False) -> Iterator[Json]:
+        """Every group that has another one above it."""
+        for one in self.server.ask("GET", f"{path}?max=-1") or []:
+            if inside:
+                yield one
+            if one.get("subGroupCount") != 0:
+                yield from self.inner(self.path(GROUPS, f"/{one['id']}/children"), inside=True)
 
     def path(self, kind: Kind, rest: str = "") -> str:
         """A path below /admin/realms."""
@@ -314,11 +334,14 @@ def first(user: Json) -> Json:
     return next(iter(user.get("credentials") or []), {})
 
 
-def converged(server: Keycloak, module: AnsibleModule) -> list[str]:
-    """Bring the realm to what is asked for; returns what was done."""
-    realm = Realm(server, complete(module.params["realm"], module.params["secrets"]), module.check_mode)
+def converged(server: Keycloak | None, module: AnsibleModule) -> Json:
+    """Bring the realm to what is asked for; returns what was done, and whose names may be mistaken."""
+    wanted = complete(module.params["realm"], module.params["secrets"])
+    if server is None:
+        return {"actions": [f"make realm {wanted['realm']}"], "impostors": []}
+    realm = Realm(server, wanted, module.check_mode)
     realm.converge()
-    return realm.actions
+    return {"actions": realm.actions, "impostors": realm.impostors()}
 
 
 def main() -> None:
@@ -333,11 +356,11 @@ def main() -> None:
     )
     server = connect(module)
     try:
-        actions = converged(server, module) if server else [f"make realm {module.params['realm']['realm']}"]
+        done = converged(server, module)
     except RefusedError as error:
         module.fail_json(msg=f"Keycloak refused: {error}")
     else:
-        module.exit_json(changed=bool(actions), actions=actions)
+        module.exit_json(changed=bool(done["actions"]), **done)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ import contextlib
 import copy
 import itertools
 import re
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from plugins.module_utils.keycloak import Keycloak, RefusedError
+from plugins.modules import iam_realm
 from plugins.modules.iam_realm import RECORD, Realm, complete, differs, merged
 from testbed.rendering import role_path
 
@@ -64,6 +66,8 @@ class Server(Keycloak):
         words = parts.path.strip("/").split("/")
         if len(words) < 2:
             return self._realm(method, data)
+        if words[-1] == "children":
+            return self._inside(words[2])
         kind, rest = words[1], words[2:]
         if len(rest) < 2:
             return self._thing(method, kind, rest, data, parse_qs(parts.query))
@@ -85,8 +89,34 @@ class Server(Keycloak):
             there[rest[0]] = copy.deepcopy(data)
         elif method == "DELETE":
             del there[rest[0]]
+        if kind == "groups":
+            return self._inside(None)
         name = query.get("username")
         return [one for one in copy.deepcopy(list(there.values())) if not name or one["username"] == name[0]]
+
+    def _inside(self, number: str | None) -> list[Json]:
+        """Groups below another one, or at the top."""
+        found = [one for one in self.things["groups"].values() if one.get("parentId") == number]
+        return [
+            {**copy.deepcopy(one), "path": self._place(one), "subGroupCount": len(self._inside(one["id"]))}
+            for one in found
+        ]
+
+    def _place(self, group: Json) -> str:
+        """The path of a group."""
+        above = self.things["groups"].get(group.get("parentId", ""))
+        return f"{self._place(above) if above else ''}/{group['name']}"
+
+    def inside(self, *names: str) -> str:
+        """Make groups, each inside the one before, as somebody may who manages them; returns the last one's number."""
+        number = None
+        for name in names:
+            there = [one["id"] for one in self._inside(number) if one["name"] == name]
+            if not there:
+                self.ask("POST", "/deep/groups", {"name": name, **({"parentId": number} if number else {})})
+            number = next(str(one["id"]) for one in self._inside(number) if one["name"] == name)
+        assert number
+        return number
 
     def _part(self, method: str, kind: str, rest: list[str], data: Any) -> Any:
         if rest[1] == "groups":
@@ -115,14 +145,20 @@ class Server(Keycloak):
             held.add(rest[2])
         elif method == "DELETE":
             held.remove(rest[2])
-        return [{"id": number, "name": self.things["groups"][number]["name"]} for number in sorted(held)]
+        groups = [self.things["groups"][number] for number in sorted(held)]
+        return [{"id": one["id"], "name": one["name"], "path": self._place(one)} for one in groups]
 
     def names(self, kind: str) -> list[str]:
         return sorted(one[IDENTITY[kind]] for one in self.things[kind].values())
 
     def groups_of(self, user: str) -> list[str]:
         (number,) = (number for number, one in self.things["users"].items() if one["username"] == user)
-        return [one["name"] for one in self._groups("GET", [number])]
+        return [one["path"] for one in self._groups("GET", [number])]
+
+    def put(self, user: str, group: str) -> None:
+        """Put a person into a group, by its number."""
+        (number,) = (number for number, one in self.things["users"].items() if one["username"] == user)
+        self.members.setdefault(number, set()).add(group)
 
 
 def run(server: Server, wanted: Json, *, check: bool = False) -> list[str]:
@@ -148,7 +184,7 @@ def server() -> Server:
 def test_everything_is_made_and_a_second_run_changes_nothing(server: Server) -> None:
     assert server.names("clients") == ["deep"]
     assert server.names("groups") == ["climate", "imaging"]
-    assert server.groups_of("member") == ["imaging"]
+    assert server.groups_of("member") == ["/imaging"]
     (client,) = server.things["clients"].values()
     assert (client["defaultClientScopes"], client["optionalClientScopes"]) == (["groups"], ["kubernetes"])
     assert run(server, WANTED) == []
@@ -219,6 +255,52 @@ def test_what_others_made_stays(server: Server) -> None:
     assert server.names("groups") == ["guests"]
     assert server.names("users") == ["guest"]
     assert "profile" in server.names("client-scopes")
+
+
+def test_groups_are_told_by_their_place(server: Server) -> None:
+    """Of two groups of one name the person gets that at the top, and leaves the other one."""
+    inner = server.inside("guests", "imaging")
+    server.members.clear()
+    server.put("member", inner)
+    assert sorted(run(server, WANTED)) == [
+        "put user member into group imaging",
+        "take user member out of group guests/imaging",
+    ]
+    assert server.groups_of("member") == ["/imaging"]
+    assert run(server, WANTED) == []
+    run(server, changed(groups=[], users=[]))
+    assert server.names("groups") == ["guests", "imaging"], "what others have made stays, whatever it is called"
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ([], []),
+        ([["guests"], ["guests", "visitors"], ["imaging", "students"]], []),
+        ([["guests", "imaging"]], ["/guests/imaging"]),
+        (
+            [["imaging", "old", "climate"], ["guests", "a", "b", "imaging"]],
+            ["/guests/a/b/imaging", "/imaging/old/climate"],
+        ),
+    ],
+)
+def test_a_group_inside_another_that_is_called_like_ours_is_told_and_left_alone(
+    server: Server, places: list[list[str]], told: list[str]
+) -> None:
+    for names in places:
+        server.inside(*names)
+    realm = Realm(server, copy.deepcopy(WANTED), check=False)
+    before = server.names("groups")
+    realm.converge()
+    assert realm.impostors() == told
+    assert server.names("groups") == before
+
+
+def test_the_module_says_what_it_did_and_what_is_mistaken(server: Server) -> None:
+    module = SimpleNamespace(params={"realm": WANTED, "secrets": {}}, check_mode=False)
+    server.inside("guests", "climate")
+    assert iam_realm.converged(server, module) == {"actions": [], "impostors": ["/guests/climate"]}
+    assert iam_realm.converged(None, module) == {"actions": ["make realm deep"], "impostors": []}
 
 
 def test_a_password_that_was_changed_is_kept(server: Server) -> None:

@@ -265,6 +265,14 @@ LOCAL_CLIENT = {"name": "own", "kind": "confidential", "flows": ["code"], "redir
         ({"iam_clients": [{**LOCAL_CLIENT, "redirect_uris": ["http://a.test/back"]}]}, "sent anywhere"),
         ({"iam_clients": [{**LOCAL_CLIENT, "redirect_uris": ["https://*.test/back"]}]}, "sent anywhere"),
         ({"iam_clients": [{**LOCAL_CLIENT, "flows": ["password"]}], "iam_password_login": False}, "take passwords"),
+        # As --extra-vars gives it.
+        ({"iam_clients": [{**LOCAL_CLIENT, "flows": ["password"]}], "iam_password_login": "false"}, "take passwords"),
+        *(
+            ({"iam_clients": [{"name": "own", "kind": "public", "flows": ["device", flow]}]}, "log in as a service")
+            for flow in ("service", "exchange")
+        ),
+        ({"iam_clients": [{"name": "own", "kind": "confidential", "flows": ["service", "exchange"]}]}, ""),
+        ({"iam_more_groups": ["guests/administrators"]}, "a group cannot be called so"),
         ({"iam_seed": "short"}, "too short"),
         ({"iam_clients": [LOCAL_CLIENT]}, ""),
     ],

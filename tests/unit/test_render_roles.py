@@ -199,6 +199,25 @@ def test_wrong_type_is_refused(rendered_site: Callable[[str, str], SiteVariables
         assert any(name in error for error in errors), errors
 
 
+@pytest.mark.parametrize("switches", [True, False])
+@pytest.mark.parametrize("template", [template for role, template in templates() if role == "iam"])
+def test_numbers_and_switches_of_the_iam_may_be_texts(
+    rendered_site: Callable[[str, str], SiteVariables], template: str, switches: bool
+) -> None:
+    """--extra-vars gives texts: a number's would be repeated instead of multiplied, and "false" would be true."""
+    inventory = rendered_site("local", "debian12")
+    variables = inventory.variables("node1", "iam", registered(inventory))
+    given = {name: option["type"] for name, option in argument_spec("iam").items() if option["type"] in ("int", "bool")}
+    typed = {
+        name: switches if kind == "bool" else inventory.render(variables[name], variables)
+        for name, kind in given.items()
+    }
+    texts = {name: str(value).lower() for name, value in typed.items()}
+    path = role_path("iam") / "templates" / template
+    rendered = [inventory.render_file(path, {**variables, **values}) for values in (typed, texts)]
+    assert rendered[0] == rendered[1]
+
+
 def test_hosts_of_local_and_ifca_are_found(rendered_site: Callable[[str, str], SiteVariables]) -> None:
     assert rendered_site("local", "debian12").hosts == ["node1", "node2"]
     ifca = rendered_site("ifca", "rhel9")
