@@ -30,7 +30,8 @@ class Provider:
     """An identity provider as a site's inventory names it.
 
     ``host`` names it in messages. ``address`` is where to connect where its name is the site's own, and ``authority``
-    the file that its certificate is held against where not the system's; both may be empty.
+    the file that its certificate is held against where not the system's; both may be empty. ``audience`` are the
+    services that it has to be told a token is for.
     """
 
     issuer: str
@@ -39,6 +40,7 @@ class Provider:
     host: str
     address: str = ""
     authority: Path | None = None
+    audience: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -128,7 +130,7 @@ class Client:
     def grant(self, grant_type: str, **fields: str) -> Tokens:
         """Ask for tokens; raises ``RefusedError`` with the code of OAuth."""
         asked = time.time()
-        found = self._post("token", grant_type=grant_type, **fields)
+        found = self._post("token", grant_type=grant_type, **self._audience, **fields)
         lasting = float(found.get("refresh_expires_in") or 0)
         return Tokens(
             access=str(found["access_token"]),
@@ -140,7 +142,8 @@ class Client:
 
     def device_code(self, verifier: str) -> dict[str, Any]:
         """Begin a login on another device (RFC 8628, section 3.2), with PKCE: Keycloak asks for it here too."""
-        return self._post("device_authorization", scope=" ".join(self.provider.scopes), **_challenge(verifier))
+        scope = " ".join(self.provider.scopes)
+        return self._post("device_authorization", scope=scope, **self._audience, **_challenge(verifier))
 
     def authorization_url(self, redirect_uri: str, state: str, verifier: str) -> str:
         """The address at which a browser logs in (RFC 6749, section 4.1.1, with PKCE)."""
@@ -150,6 +153,7 @@ class Client:
             "redirect_uri": redirect_uri,
             "scope": " ".join(self.provider.scopes),
             "state": state,
+            **self._audience,
             **_challenge(verifier),
         }
         return f"{self.endpoint('authorization')}?{urlencode(query)}"
@@ -161,6 +165,10 @@ class Client:
     def revoke(self, refresh: str) -> None:
         """End a login (RFC 7009)."""
         self._post("revocation", token=refresh)
+
+    @property
+    def _audience(self) -> dict[str, str]:
+        return {"audience": " ".join(self.provider.audience)} if self.provider.audience else {}
 
     def _post(self, endpoint: str, **fields: str) -> dict[str, Any]:
         return self._ask("POST", self.endpoint(endpoint), data={"client_id": self.provider.client, **fields})

@@ -149,6 +149,7 @@ def provider(place: Place) -> Provider:
         host=host or str(urlsplit(issuer).hostname),
         address=str(place.value("{{ hostvars[iam_host].node_address }}")) if own else "",
         authority=place.public_file(SITE_CA) if place.value("{{ iam_issuer_authority }}") == "site" else None,
+        audience=tuple(place.value("{{ iam_audience }}")),
     )
 
 

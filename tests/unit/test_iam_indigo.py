@@ -49,7 +49,10 @@ CERTIFICATE_HEADERS = [
 ]  # fmt: skip
 KNOWN_HASH = "$2a$10$UZeOZKD1.dj5oiTsZKD03OETA9FXCKGqBuuijhsxYygZpOPtWMUni"  # of the word password
 FIRST = "73f16d93-2441-4a50-88ff-85360d78c6b5"
-IMAGE = {"iam_indigo_repository": "registry.ifca.example:5000/indigoiam/iam-login-service"}
+IMAGE = {
+    "iam_indigo_repository": "registry.ifca.example:5000/indigoiam/iam-login-service",
+    "iam_indigo_digest": f"sha256:{'a' * 64}",
+}
 NAMES = {
     "iam_database_password": "d" * 64,
     "iam_seed": SEED,
@@ -166,10 +169,8 @@ def test_no_secret_is_on_a_command_line() -> None:
     assert not [value for value in environment().values() if len(value) >= 40 and value in text]
 
 
-def test_image_is_named_by_version_or_by_digest() -> None:
-    digest = f"sha256:{'a' * 64}"
-    assert unit()["ExecStart"].endswith(f"{IMAGE['iam_indigo_repository']}:v1.12.0")
-    assert unit(iam_indigo_digest=digest)["ExecStart"].endswith(f"{IMAGE['iam_indigo_repository']}@{digest}")
+def test_image_is_named_by_digest() -> None:
+    assert unit()["ExecStart"].endswith(f" {IMAGE['iam_indigo_repository']}@{IMAGE['iam_indigo_digest']}")
 
 
 def test_marker_goes_with_the_service() -> None:
@@ -496,7 +497,9 @@ WEAK = json.dumps({"keys": [{"kty": "RSA", "kid": "rsa1", "n": "_" * 171, "e": "
     ("settings", "said"),
     [
         ({"iam_indigo_repository": ""}, "out of reach"),
-        ({"iam_indigo_digest": "sha256:abc"}, "out of reach"),
+        ({"iam_indigo_digest": "sha256:abc"}, "needed sha256:HASH of v1.12.0"),
+        ({"iam_indigo_digest": ""}, "needed sha256:HASH of v1.12.0"),
+        ({"iam_indigo_digest": f"{IMAGE['iam_indigo_digest']}0"}, "needed sha256:HASH of v1.12.0"),
         ({"iam_issuer": "https://iam.ifca.example"}, "cannot be this issuer"),
         ({"iam_issuer": "http://iam.ifca.example/"}, "cannot be this issuer"),
         ({"iam_indigo_profiles": ["registration"]}, "not for production"),
@@ -531,10 +534,14 @@ def test_an_unsuitable_host_is_refused(facts: dict[str, Any], said: str) -> None
     assert bool(said) == bool(found)
 
 
-def test_registry_answers_for_the_image_of_a_site_without_upstream() -> None:
+def test_registry_answers_for_the_image_of_a_site_without_upstream(tmp_path: Path) -> None:
     declared = yaml.safe_load((repo_root() / "artifacts" / "indigo-iam.yml").read_text(encoding="utf-8"))
     assert declared["sources"]["registry"]["images"]["iam-login-service"]["tag"] == "v{indigo_iam}"
-    found = SiteVariables([sites.inventories() / "common", sites.inventories() / "ifca"], extra=NAMES)
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"iam": {"hosts": {HOST: {}}}}))
+    found = SiteVariables([sites.inventories() / "common", tmp_path], extra=NAMES)
     found.give_facts(FACTS)
-    variables = found.variables(HOST, "iam", {"artifact_sources": ["upstream", "package"]})
-    assert found.render(variables["iam_indigo_image"], variables) == "docker.io/indigoiam/iam-login-service:v1.12.0"
+    given = {"iam_backend": "indigo_iam", "iam_indigo_digest": IMAGE["iam_indigo_digest"]}
+    for sources, image in ((["upstream", "package"], "docker.io/indigoiam/iam-login-service"), (["package"], "")):
+        variables = found.variables(HOST, "iam", {**given, "artifact_sources": sources})
+        rendered_image = found.render(variables["iam_indigo_image"], variables)
+        assert rendered_image == f"{image}@{IMAGE['iam_indigo_digest']}"

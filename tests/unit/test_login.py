@@ -269,6 +269,33 @@ def test_a_browser_that_never_comes_back_is_told(issuer: Issuer, monkeypatch: py
     assert refused.value.found == "nobody confirmed it in time"
 
 
+def ask_by_password(client: Client) -> None:
+    iam_flows.by_password(client, "member", "chosen")
+
+
+def ask_by_device(client: Client) -> None:
+    iam_flows.by_device(client, quiet, lambda _: None)
+
+
+@pytest.mark.parametrize("audience", [[], ["kubernetes", "registry"]])
+@pytest.mark.parametrize(
+    ("ask", "requests"), [(ask_by_password, ["token"]), (ask_by_device, ["device_authorization", "token"])]
+)
+def test_each_request_names_the_services_that_a_token_is_for(
+    issuer: Issuer, testbed: Path, ask: Any, requests: list[str], audience: list[str]
+) -> None:
+    variables(testbed, {"iam_endpoint": f"{NAME}:{issuer.port}", "iam_audience": audience})
+    issuer.passwords["member"] = "chosen"
+    with Client(login.provider(place())) as client:
+        ask(client)
+        client.grant("refresh_token", refresh_token="refresh-1")
+        url = client.authorization_url("http://127.0.0.1/", "state", "verifier")
+    assert [what for what, _ in issuer.asked] == [*requests, "token"]
+    expected = [" ".join(audience)] if audience else []
+    asked = [[fields["audience"]] if "audience" in fields else [] for _, fields in issuer.asked]
+    assert [*asked, parse_qs(urlsplit(url).query).get("audience", [])] == [expected] * (len(requests) + 2)
+
+
 # --- tokens --------------------------------------------------------------------------------------------------------
 
 
@@ -531,6 +558,7 @@ def test_people_need_no_password_of_the_vault(testbed: Path) -> None:
     found = login.provider(Place("ifca"))
     assert (found.name, found.address) == ("iam.ifca.example", "192.0.2.21")
     assert found.scopes == ("openid", "profile", "offline_access")
+    assert found.audience == ("kubernetes",)
 
 
 @pytest.mark.parametrize("call", [login.token, login.who, login.log_out, login.credential, login.kubeconfig])

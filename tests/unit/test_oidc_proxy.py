@@ -128,6 +128,12 @@ def test_every_organisation_reads_the_registry_and_administrators_write(inventor
     assert found["writers"] == ["administrators"]
 
 
+@pytest.mark.parametrize(("backend", "scopes"), [("keycloak", "openid"), ("indigo_iam", "openid profile")])
+def test_an_iam_is_asked_for_the_scope_that_brings_groups(inventory: list[Path], backend: str, scopes: str) -> None:
+    text = rendered(inventory, "apache2.conf.j2", iam_backend=backend)
+    assert re.findall(r"OIDCScope (.*)", text) == [f'"{scopes}"']
+
+
 def test_a_good_host_passes(inventory: list[Path]) -> None:
     assert refusals(inventory) == ""
     assert refusals(inventory, oidc_proxy_sites=[]) == ""
