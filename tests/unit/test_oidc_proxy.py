@@ -24,6 +24,8 @@ SITE: dict[str, Any] = {
     "client_id": "jobs", "client_secret": "a client's secret", "readers": ["imaging"],
 }  # fmt: skip
 
+OWN = "https://login.example/"
+
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> list[Path]:
@@ -119,6 +121,34 @@ def test_whom_the_proxy_trusts_is_not_who_signed_its_own_certificate(inventory: 
     assert "SSLProxy" not in rendered(inventory, "apache2.conf.j2", oidc_proxy_sites=[SITE]), "nothing to verify"
 
 
+def test_a_provider_of_the_sites_own_is_asked_for_its_keys(inventory: list[Path]) -> None:
+    settings = {"iam_host": "", "iam_issuer": OWN, "oidc_proxy_issuer_keys": f"{OWN}keys", "oidc_proxy_sites": [SITE]}
+    assert refusals(inventory, **settings) == ""
+    text = rendered(inventory, "apache2.conf.j2", **settings)
+    assert f"OIDCProviderMetadataURL {OWN}.well-known/openid-configuration\n" in text
+    assert f"OIDCOAuthVerifyJwksUri {OWN}keys\n" in text
+    assert f'Require claim "iss:{OWN}"' in text
+    assert "OIDCCABundlePath /etc/ssl/certs/ca-certificates.crt\n" in text
+    # For the proxies alone, beside the site's IAM: its certificate says nothing about theirs.
+    beside = rendered(inventory, "apache2.conf.j2", oidc_proxy_issuer=OWN, oidc_proxy_issuer_keys=f"{OWN}keys")
+    assert "OIDCCABundlePath /etc/ssl/certs/ca-certificates.crt\n" in beside
+    private = rendered(inventory, "apache2.conf.j2", **settings, oidc_proxy_issuer_authority="site")
+    assert "OIDCCABundlePath /etc/deephdc/oidc-proxy/site-authority.crt\n" in private
+
+
+def test_numbers_may_come_as_texts(inventory: list[Path]) -> None:
+    """As they do from a command line."""
+    as_it_is = {"oidc_proxy_timeout": 60, "oidc_proxy_sites": [{**SITE, "port": 443, "password_tokens": False}]}
+    as_text = {"oidc_proxy_timeout": "60", "oidc_proxy_sites": [{**SITE, "port": "443", "password_tokens": "false"}]}
+    found = site(inventory, **as_text)
+    assert found.argument_errors(ROLE, "main", found.variables("node1", ROLE)) == []
+    assert refusals(inventory, **as_text) == ""
+    for template in ("apache2.conf.j2", "secrets.conf.j2"):
+        assert rendered(inventory, template, **as_text) == rendered(inventory, template, **as_it_is)
+    squatted = {**as_text, "oidc_proxy_sites": [*as_text["oidc_proxy_sites"], {**SITE, "name": "more", "port": 443}]}
+    assert "services share a port" in refusals(inventory, **squatted)
+
+
 def test_every_organisation_reads_the_registry_and_administrators_write(inventory: list[Path]) -> None:
     organisations = [{"name": "imaging"}, {"name": "climate", "members": ["weather"], "readers": []}]
     variables = site(inventory, site_organisations=organisations)
@@ -144,6 +174,10 @@ def test_a_good_host_passes(inventory: list[Path]) -> None:
     ("settings", "said"),
     [
         ({"iam_issuer": ""}, "nobody to ask who people are"),
+        ({"oidc_proxy_issuer": 'https://login.example/"'}, "nobody to ask who people are"),
+        ({"oidc_proxy_issuer": OWN}, f"set oidc_proxy_issuer_keys to jwks_uri of {OWN}.well-known/openid-config"),
+        ({"iam_host": "", "iam_issuer": OWN}, "tokens cannot be checked (found ''"),
+        ({"oidc_proxy_issuer_keys": "http://login.example/keys"}, "tokens cannot be checked"),
         ({"oidc_proxy_sites": [{**SITE, "name": "two words"}]}, "names of services cannot be used"),
         ({"oidc_proxy_sites": [SITE, {**SITE, "port": 8445}]}, "found jobs, jobs"),
         ({"oidc_proxy_sites": [SITE, {**SITE, "name": "more"}]}, "services share a port"),

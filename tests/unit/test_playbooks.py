@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from testbed.paths import repo_root
+from testbed.rendering import SiteVariables
 
 ROOT = repo_root()
 # node1 is control plane and registry; node2 and node3 are nodes, node3 with GPUs.
@@ -101,3 +102,18 @@ def test_nodes_leave_before_control_planes(plays_of: Any) -> None:
 def test_the_suite_runs_as_its_user() -> None:
     (play,) = load("verify")
     assert play["vars"]["ansible_become"] is False
+
+
+@pytest.mark.parametrize(("given", "forgets"), [({}, False), ({"iam_key_keep_seconds": "0"}, True)])
+def test_proxies_lose_their_sessions_only_where_a_key_is_believed_no_longer(
+    tmp_path: Path, given: dict[str, str], forgets: bool
+) -> None:
+    groups: dict[str, Any] = {"iam": {"hosts": {"node1": given}}, "oidc_proxy": {"hosts": {"node1": {}, "node2": {}}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
+    site = SiteVariables([ROOT / "inventories/common", ROOT / "inventories/local", tmp_path])
+    playbook = site.trusted_yaml(ROOT / "playbooks" / "rotate_iam_keys.yml")
+    (play,) = [play for play in playbook if play["hosts"] == "oidc_proxy"]
+    (task,) = play["tasks"]
+    for host in groups["oidc_proxy"]["hosts"]:
+        assert site.holds(task["when"], site.variables(host)) is forgets
+    assert site.holds(task["when"], {**site.variables("node2"), "iam_host": ""}) is False
