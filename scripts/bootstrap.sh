@@ -106,6 +106,13 @@ collection_link() {
   ln -sfn ../../../.. "$parent/testbed"
 }
 
+# Configuration is rendered for them and shown to them. As they are only unpacked, a person who lacks them need not have them
+# installed, and no service starts.
+unpacked_programs() {
+  .venv/bin/python tools/unpacked_programs.py || say "no nginx or MariaDB: checks by them will be skipped"
+}
+
 system_packages "$@"
 python_environment
 collection_link
+[ "${1:-}" != test ] || unpacked_programs

@@ -28,6 +28,8 @@ from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
 
+pytestmark = pytest.mark.usefixtures("distribution_programs")
+
 HOST = "iam1.ifca.example"
 SEED = "0123456789abcdef" * 4
 # What the publisher's own application.yml reads (indigo-iam/iam, iam-login-service/src/main/resources, application.yml,
@@ -91,7 +93,7 @@ def need(program: str) -> str:
     """The path of a program of the distribution that not every machine has."""
     path = shutil.which(program)
     if path is None:
-        pytest.skip(f"{program} is not installed here")
+        pytest.skip(f"{program} is not here; on Debian and Ubuntu fetch it: scripts/bootstrap.sh test")
     return path
 
 
