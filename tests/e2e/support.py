@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from testbed import limits, process, testbed
 from testbed.paths import state_dir
@@ -28,6 +32,19 @@ def run_deep(*arguments: str, status: int | None = 0) -> subprocess.CompletedPro
 def deep_json(*arguments: str, status: int = 0) -> Any:
     """The JSON object that ``deep ... --json`` prints."""
     return json.loads(run_deep(*arguments, "--json", status=status).stdout)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    """Wait until something holds; a server that does not answer yet makes it not hold."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(1)
 
 
 def host_snapshot() -> dict[str, object]:

@@ -7,7 +7,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -19,7 +19,7 @@ from testbed import secrets, sites
 from testbed.at_address import AtAddress
 from testbed.paths import state_dir
 from tests.acceptance.probes.iam import Administration, Iam, kid, pkce
-from tests.e2e.support import deep_json, run_deep
+from tests.e2e.support import deep_json, run_deep, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -27,8 +27,6 @@ NAME = "e2e-iam"
 ISSUER = "https://iam.deep.test:8443/realms/deep"
 # Long enough for a check, short enough to be waited for.
 TOKEN_SECONDS = 20
-# Keycloak starts in ten seconds on an idle machine.
-START_SECONDS = 300
 
 
 def on(*command: str) -> str:
@@ -88,19 +86,6 @@ def iam(address: str, authority: str, known_secrets: dict[str, str]) -> Iterator
 def administration(iam: Iam, known_secrets: dict[str, str]) -> Administration:
     """What only the site's own administrator may do."""
     return Administration(iam, "deephdc-admin", known_secrets["iam_admin_secret"])
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
-    """Wait until something holds; a server that does not answer yet makes it not hold."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if condition():
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(1)
 
 
 def recovers(iam: Iam) -> None:
