@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -57,9 +57,9 @@ def up(
     machine = host.preflight()
     with engine.in_use() as client, state.lock(state.check_name(name)):
         bed = _Raising(client, machine, _wanted(name, profile, nodes, image_name, settings), say)
-        with _Background(bed.ensure_artifacts if artifacts else _nothing, bed.children.end) as store:
+        with _Background(bed.ensure_artifacts, bed.children.end) if artifacts else nullcontext() as store:
             bed.ensure_nodes()
-            if artifacts:
+            if store:
                 with bed.step("artefacts"):
                     store.result()
                     server.ensure(bed.folder, bed.state.gateway)
@@ -329,10 +329,6 @@ class _Background:
         self._thread.join()
         if self._error is not None:
             raise self._error
-
-
-def _nothing() -> None:
-    """The work of an ``up`` that leaves the store alone."""
 
 
 def _wanted(

@@ -7,6 +7,7 @@ Run it through ``deep site verify SITE``, or by hand::
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def report_folder(request: pytest.FixtureRequest) -> Path | None:
 def host(site: Site, hostname: str) -> Any:
     """A testinfra host of the group that the check is marked with."""
     return site.host(hostname)
+
+
+@pytest.fixture
+def authority(site: Site) -> ssl.SSLContext:
+    """Trust in the site's certificate authority, and in no other."""
+    return site.authority()
 
 
 @pytest.fixture(scope="session")

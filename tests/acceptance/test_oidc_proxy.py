@@ -33,21 +33,14 @@ Token = Callable[[str], str]
 
 
 @pytest.fixture
-def proxy(site: Site, host: Any, hostname: str) -> Iterator[httpx.Client]:
+def proxy(site: Site, hostname: str, authority: ssl.SSLContext) -> Iterator[httpx.Client]:
     """A client that reaches the proxy by its host's address and checks its certificate for its own name."""
     if hostname not in site.group("oidc_proxy"):
         pytest.skip(f"{hostname} is not in group oidc_proxy: the registry has no login")
     endpoint = str(site.value(hostname, "registry_login_endpoint"))
-    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority(site))
+    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority)
     with httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=20) as client:
         yield client
-
-
-def authority(site: Site) -> ssl.SSLContext:
-    """The site's authority, and no other."""
-    first = site.group("registry")[0]
-    path = f"{site.value(first, 'site_ca_dir')}/ca.crt"
-    return ssl.create_default_context(cadata=site.host(site.value(first, "site_ca_host")).file(path).content_string)
 
 
 @pytest.fixture(scope="module")
@@ -221,17 +214,16 @@ def test_logging_out_leads_nowhere_else(proxy: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("version", "accepted"), [(ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)])
 def test_old_encryption_is_refused(
-    site: Site, proxy: httpx.Client, hostname: str, version: ssl.TLSVersion, accepted: bool
+    site: Site, proxy: httpx.Client, hostname: str, authority: ssl.SSLContext, version: ssl.TLSVersion, accepted: bool
 ) -> None:
     """TLS 1.2 is spoken, TLS 1.1 is not."""
     name, _, port = str(site.value(hostname, "registry_login_endpoint")).rpartition(":")
-    context = authority(site)
     # What this side would refuse by itself is no finding.
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = context.maximum_version = version
+    authority.set_ciphers("ALL:@SECLEVEL=0")
+    authority.minimum_version = authority.maximum_version = version
     with socket.create_connection((site.address(hostname), int(port)), timeout=10) as plain:
         try:
-            context.wrap_socket(plain, server_hostname=name).close()
+            authority.wrap_socket(plain, server_hostname=name).close()
         except (ssl.SSLError, ConnectionError):
             assert not accepted
         else:

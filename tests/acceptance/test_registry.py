@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
 
 import httpx
 import pytest
@@ -13,12 +12,10 @@ from tests.acceptance.probes.site import Site
 
 
 @pytest.fixture
-def registry(site: Site, host: Any, hostname: str) -> httpx.Client:
+def registry(site: Site, hostname: str, authority: ssl.SSLContext) -> httpx.Client:
     """A client that reaches the registry by its host's address and checks its certificate for its own name."""
     endpoint = str(site.value(hostname, "registry_endpoint"))
-    authority = host.file(f"{site.value(hostname, 'site_ca_dir')}/ca.crt").content_string
-    trust = ssl.create_default_context(cadata=authority)
-    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, trust)
+    transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority)
     return httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=10)
 
 

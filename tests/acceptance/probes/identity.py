@@ -28,11 +28,8 @@ def issuer_of(site: Site, host: str) -> Iam:
 
 def site_trust(site: Site, host: str) -> ssl.SSLContext:
     """Who may sign the certificate of the issuer that ``host`` believes."""
-    if site.value(host, "iam_issuer_authority") != "site":
-        return ssl.create_default_context()
-    path = f"{site.value(host, 'site_ca_dir')}/ca.crt"
-    authority = site.host(site.value(host, "site_ca_host")).file(path).content_string
-    return ssl.create_default_context(cadata=authority)
+    own = site.value(host, "iam_issuer_authority") == "site"
+    return site.authority() if own else ssl.create_default_context()
 
 
 def claims(token: str) -> dict[str, Any]:

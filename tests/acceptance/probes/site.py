@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,6 +96,12 @@ class Site:
         if name not in self._hosts:
             self._hosts[name] = testinfra.get_host(**self._connection(name))
         return self._hosts[name]
+
+    def authority(self) -> ssl.SSLContext:
+        """Trust in the site's certificate authority, and in no other; each caller may narrow its own further."""
+        host = self.names[0]
+        path = f"{self.value(host, 'site_ca_dir')}/ca.crt"
+        return ssl.create_default_context(cadata=self.host(self.value(host, "site_ca_host")).file(path).content_string)
 
     def _connection(self, name: str) -> dict[str, Any]:
         def variable(key: str, default: Any = "") -> Any:
