@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -65,7 +65,7 @@ def tokens(site: Site, cluster: Cluster, people: dict[str, str]) -> Tokens:
         issued = {client: {person: iam.token(people[person], client) for person in PERSONS} for client in clients}
     valid, expired, other = (issued[client] for client in clients)
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    groups = [str(site.value(cluster.control_plane, "site_administrators"))]
+    groups = [str(site.value(cluster.control_plane, "site_administrators")), "system:masters"]
     wait_for_end(expired)
     return {
         (person, state): token
@@ -95,12 +95,13 @@ def target(cluster: Cluster, namespaces: tuple[str, str], acceptance_image: str)
 
 
 @pytest.fixture(scope="module")
-def api(site: Site, cluster: Cluster) -> ApiServer:
-    """The API server of the first control plane."""
+def apis(site: Site, cluster: Cluster) -> dict[str, ApiServer]:
+    """The API servers of all control planes, the first one first."""
     settings = cluster.api.configuration
-    return ApiServer(
-        site.address(cluster.control_plane), cluster.server, settings.ssl_ca_cert, settings.tls_server_name or ""
-    )
+    return {
+        host: ApiServer(site.address(host), cluster.server, settings.ssl_ca_cert, settings.tls_server_name or "")
+        for host in site.group("kubernetes_control_plane")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def stranger(site: Site, cluster: Cluster) -> int:
 
 @pytest.fixture(scope="module")
 def results(
-    api: ApiServer,
+    apis: dict[str, ApiServer],
     tokens: Tokens,
     namespaces: tuple[str, str],
     target: str,
@@ -121,13 +122,11 @@ def results(
 ) -> list[Case]:
     """Every case with the status that was seen; the table is in the report, whatever it says."""
     asked = requests(*namespaces, target)
+    api = next(iter(apis.values()))
     started = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(
-            pool.map(
-                lambda case: replace(case, seen=api.status(asked[case.action], tokens[case.person, case.token])),
-                cases(stranger),
-            )
+            pool.map(lambda case: case.asked(api, asked[case.action], tokens[case.person, case.token]), cases(stranger))
         )
     seconds = time.monotonic() - started
     if report_folder:
@@ -153,6 +152,9 @@ def test_the_tokens_are_what_they_are_called(
         assert _audiences(valid) & audiences, f"{person}'s token is for {_audiences(valid)}"
         assert _audiences(expired) & audiences, f"{person}'s short token is for {_audiences(expired)}"
         assert not _audiences(other) & audiences, f"{person}'s token for another service is for {_audiences(other)}"
+        assert claims(tokens[person, "other key"]) == valid
+        assert claims(tokens[person, "other issuer"])["iss"] != valid["iss"]
+        assert claims(tokens[person, "tampered group"]) == {**valid, "groups": ANY} != valid
 
 
 def _audiences(content: dict[str, object]) -> set[str]:
@@ -164,6 +166,23 @@ def test_everybody_gets_what_is_theirs_and_no_more(results: list[Case]) -> None:
     """Person, token and action together decide what the API server answers."""
     wrong = [str(case) for case in results if not case.ok]
     assert not wrong, f"{len(wrong)} of {len(results)} cases: {'; '.join(wrong[:20])}"
+
+
+def test_every_control_plane_says_the_same(
+    apis: dict[str, ApiServer], tokens: Tokens, namespaces: tuple[str, str], target: str, results: list[Case]
+) -> None:
+    """Policies and issuers are files of each host: all servers answer valid tokens as the first one does."""
+    _, *others = apis.items()
+    if not others:
+        pytest.skip("the site has one control plane")
+    asked = requests(*namespaces, target)
+    wrong = [
+        f"{host}: {case}"
+        for host, api in others
+        for one in results
+        if one.token == VALID and not (case := one.asked(api, asked[one.action], tokens[one.person, VALID])).ok
+    ]
+    assert not wrong, "; ".join(wrong[:20])
 
 
 def test_a_reader_runs_nothing_in_pods(results: list[Case]) -> None:

@@ -20,7 +20,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from tests.acceptance.probes import authorisation, identity
-from tests.acceptance.probes.authorisation import EXPECTED, PERSONS, STATES, VALID, ApiServer, Case, Request
+from tests.acceptance.probes.authorisation import (
+    EXPECTED,
+    PERSONS,
+    STATES,
+    VALID,
+    ApiServer,
+    Case,
+    NoAnswerError,
+    Request,
+)
 
 NAME = "api.test"
 UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
@@ -114,7 +123,7 @@ def test_the_status_of_an_answer_is_seen(server: tuple[str, list[bytes], list[by
     api = ApiServer("127.0.0.1", server[0], str(tmp_path / "tls.crt"), NAME)
     assert api.status(Request("GET", "/exec", authorisation.WEBSOCKET), "abc") == 101
     assert api.status(Request("POST", "/x", {}, "{}"), "") == 403
-    with pytest.raises(AssertionError, match="SSH"):
+    with pytest.raises(NoAnswerError, match="SSH"):
         api.status(Request("GET", "/x", {}), "")
     first, second, _ = server[2]
     assert first.startswith(b"GET /exec HTTP/1.1\r\n")
@@ -122,6 +131,20 @@ def test_the_status_of_an_answer_is_seen(server: tuple[str, list[bytes], list[by
     assert first.count(b"Connection: ") == 1
     assert b"Authorization" not in second
     assert second.endswith(b"Content-Length: 2\r\n\r\n{}")
+
+
+def test_a_request_without_an_answer_is_a_line_of_the_table(
+    server: tuple[str, list[bytes], list[bytes]], tmp_path: Path
+) -> None:
+    server[1][:] = [b"SSH-2.0\r\n"]
+    case = Case("reader", VALID, "nodes", 403)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        nobody = f"https://127.0.0.1:{gone.getsockname()[1]}"
+    for place, why in ((server[0], "in HTTP: 'SSH-2.0'"), (nobody, "ConnectionRefusedError")):
+        asked = case.asked(ApiServer("127.0.0.1", place, str(tmp_path / "tls.crt"), NAME), Request("GET", "/", {}), "")
+        assert not asked.ok
+        assert why in str(asked)
+        assert why in authorisation.markdown([asked], 1)
 
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -6,10 +6,12 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.acceptance.probes.cluster import pod
 
 PERSONS = ("member", "reader", "outsider", "admin")
 VALID, NONE = "valid", "none"
@@ -29,6 +31,9 @@ EXPECTED: dict[str, tuple[int, int, int, int]] = {
     "status": (FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED),
     "quota": (FORBIDDEN, FORBIDDEN, FORBIDDEN, CREATED),
     "rights": (FORBIDDEN, FORBIDDEN, FORBIDDEN, CREATED),
+    "pod before all others": (FORBIDDEN, FORBIDDEN, FORBIDDEN, CREATED),
+    "pod past the scheduler": (FORBIDDEN, FORBIDDEN, FORBIDDEN, CREATED),
+    "pod on control planes": (FORBIDDEN, FORBIDDEN, FORBIDDEN, CREATED),
     "other namespace": (FORBIDDEN, FORBIDDEN, ALLOWED, ALLOWED),
     "nodes": (FORBIDDEN, FORBIDDEN, FORBIDDEN, ALLOWED),
 }
@@ -40,6 +45,10 @@ WEBSOCKET = {
 }
 SPDY = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
 TIMEOUT = 20
+
+
+class NoAnswerError(Exception):
+    """The server answered, and not in HTTP."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Case:
     token: str
     action: str
     expected: int
-    seen: int = 0
+    seen: int | str = 0
 
     @property
     def ok(self) -> bool:
@@ -70,6 +79,13 @@ class Case:
     def __str__(self) -> str:
         """The case for people."""
         return f"{self.person} with token {self.token}: {self.action} answered {self.seen}, not {self.expected}"
+
+    def asked(self, api: ApiServer, request: Request, token: str) -> Case:
+        """The case with what ``api`` answers, or with why it does not: no request may cost the others' answers."""
+        try:
+            return replace(self, seen=api.status(request, token))
+        except (OSError, NoAnswerError) as error:
+            return replace(self, seen=f"nothing ({type(error).__name__}: {error})")
 
 
 def expected(person: str, state: str, action: str, stranger: int = UNKNOWN) -> int:
@@ -87,11 +103,11 @@ def cases(stranger: int = UNKNOWN) -> Iterator[Case]:
                 yield Case(person, state, action, expected(person, state, action, stranger))
 
 
-def requests(namespace: str, other: str, pod: str) -> dict[str, Request]:
-    """The request of each action, about ``pod`` in ``namespace``; nothing that it asks for is kept."""
+def requests(namespace: str, other: str, target: str) -> dict[str, Request]:
+    """The request of each action, about the pod ``target`` in ``namespace``; nothing that it asks for is kept."""
     inside = f"/api/v1/namespaces/{namespace}"
-    run = f"{inside}/pods/{pod}/exec?command=true&stdout=true"
-    forward = f"{inside}/pods/{pod}/portforward?ports=8080"
+    run = f"{inside}/pods/{target}/exec?command=true&stdout=true"
+    forward = f"{inside}/pods/{target}/portforward?ports=8080"
     bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings"
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
     return {
@@ -103,14 +119,22 @@ def requests(namespace: str, other: str, pod: str) -> dict[str, Request]:
             "GET", forward, {**WEBSOCKET, "Sec-WebSocket-Protocol": "SPDY/3.1+portforward.k8s.io"}
         ),
         "port-forward over SPDY": Request("POST", forward, {**SPDY, "X-Stream-Protocol-Version": "portforward.k8s.io"}),
-        "logs": _plain("GET", f"{inside}/pods/{pod}/log"),
+        "logs": _plain("GET", f"{inside}/pods/{target}/log"),
         "secrets": _plain("GET", f"{inside}/secrets"),
-        "status": _plain("PATCH", f"{inside}/pods/{pod}/status", {"status": {"message": "acceptance"}}),
+        "status": _plain("PATCH", f"{inside}/pods/{target}/status", {"status": {"message": "acceptance"}}),
         "quota": _plain("POST", f"{inside}/resourcequotas", _named("ResourceQuota")),
         "rights": _plain("POST", bindings, {**_named("RoleBinding"), "roleRef": role}),
+        "pod before all others": _pod(inside, priorityClassName="system-node-critical"),
+        "pod past the scheduler": _pod(inside, nodeName="node"),
+        "pod on control planes": _pod(inside, tolerations=[{"operator": "Exists"}]),
         "other namespace": _plain("GET", f"/api/v1/namespaces/{other}/pods"),
         "nodes": _plain("GET", "/api/v1/nodes"),
     }
+
+
+def _pod(inside: str, **asks: object) -> Request:
+    manifest = pod("acceptance-authorisation", "acceptance", "true")
+    return _plain("POST", f"{inside}/pods", {**manifest, "spec": {**manifest["spec"], "tolerations": [], **asks}})
 
 
 def _named(kind: str) -> dict[str, Any]:
@@ -155,7 +179,7 @@ def _status(connection: ssl.SSLSocket) -> int:
     with connection.makefile("rb") as answer:
         line = answer.readline().decode(errors="replace").split()
     if len(line) < 2 or not line[1].isdigit():
-        raise AssertionError(f"the API server did not answer in HTTP: {' '.join(line)!r}")
+        raise NoAnswerError(f"the API server did not answer in HTTP: {' '.join(line)!r}")
     return int(line[1])
 
 
