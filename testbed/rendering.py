@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleError, AnsibleTemplateError
+from ansible.errors import AnsibleError, AnsibleTemplateError, AnsibleUndefinedVariable
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
@@ -42,9 +42,13 @@ def load_plugins() -> None:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A value or condition that cannot be worked out: a variable that nobody sets, or that only the host can tell."""
+    """A value or condition that cannot be worked out: a variable that nobody sets, or that only the host can tell.
+
+    Where it is not ``missing``, nothing lacks: what is there cannot be worked with.
+    """
 
     reason: str
+    missing: bool = True
 
 
 class _WithoutPassword(DataLoader):  # type: ignore[misc]  # Ansible's classes are untyped
@@ -148,8 +152,8 @@ class SiteVariables:
         """``value`` with every template in it resolved, or ``Unknown`` where a variable is missing."""
         try:
             return self._templar(variables).template(value)
-        except AnsibleTemplateError as missing:
-            return Unknown(_reason(missing))
+        except AnsibleTemplateError as error:
+            return _unknown(error)
 
     def holds(self, condition: Any, variables: Mapping[str, Any]) -> bool | Unknown:
         """Whether a ``when:`` or ``that:`` condition (or every one of a list) holds."""
@@ -158,8 +162,8 @@ class SiteVariables:
             return all(
                 templar.evaluate_conditional(one) for one in (condition if isinstance(condition, list) else [condition])
             )
-        except AnsibleTemplateError as missing:
-            return Unknown(_reason(missing))
+        except AnsibleTemplateError as error:
+            return _unknown(error)
 
     def render_file(self, template: Path, variables: Mapping[str, Any]) -> str:
         """The text that ``ansible.builtin.template`` would write from ``template``."""
@@ -195,12 +199,13 @@ class SiteVariables:
         return Templar(loader=self._loader, variables=dict(variables))
 
 
-def _reason(error: AnsibleTemplateError) -> str:
-    """The innermost message: what a role's own check of a variable says, or which variable is undefined."""
-    inner: BaseException = error
-    while inner.__cause__ is not None:
-        inner = inner.__cause__
-    return str(getattr(inner, "message", inner))
+def _unknown(error: AnsibleTemplateError) -> Unknown:
+    """With the innermost message: what a role's own check of a variable says, or which variable is undefined."""
+    chain: list[BaseException] = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    missing = any(isinstance(one, AnsibleUndefinedVariable) for one in chain)
+    return Unknown(str(getattr(chain[-1], "message", chain[-1])), missing)
 
 
 def _vault_secret(path: Path, loader: Any) -> Any:

@@ -110,10 +110,7 @@ def _role_problems(variables: SiteVariables) -> tuple[list[dict[str, Any]], dict
             known = variables.variables(host, role)
             counts["argument_specs"] += 1
             for message in variables.argument_errors(role, "main", known):
-                found += [
-                    problem(f"{role}: {text}", host=host, next_step=advice or f"see roles/{role}/README.md")
-                    for text, advice in sentences(host, message)
-                ]
+                found += _told(host, role, message)
             for verdict in prechecks(variables, host, role):
                 counts["prechecks_that_need_the_host" if verdict is None else "prechecks"] += 1
                 found += verdict or []
@@ -125,14 +122,20 @@ def _unique(problems: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def prechecks(variables: SiteVariables, host: str, role: str) -> Iterator[list[dict[str, Any]] | None]:
-    """Each assertion of a role's precheck: its problems, none where it holds, ``None`` where only the host can tell."""
+    """Each assertion of a role's precheck: its problems, none where it holds, ``None`` where only the host can tell.
+
+    What a check cannot work with, though all is there, is a problem.
+    """
     tasks = variables.trusted_yaml(role_path(role) / "tasks" / "precheck.yml") or []
     for task in flatten(tasks):
         if "ansible.builtin.assert" not in task:
             continue
         known = variables.variables(host, role, task.get("vars"))
         looped = variables.render(task["loop"], known) if "loop" in task else [None]
-        for item in [] if isinstance(looped, Unknown) else looped:
+        if isinstance(looped, Unknown):
+            yield None if looped.missing else _told(host, role, looped.reason)
+            continue
+        for item in looped:
             yield _assertion(variables, host, role, task, {**known, "item": item})
 
 
@@ -141,13 +144,20 @@ def _assertion(
 ) -> list[dict[str, Any]] | None:
     applies = variables.holds(task.get("when", True), known)
     holds = variables.holds(task["ansible.builtin.assert"]["that"], known)
-    if isinstance(applies, Unknown) or (applies and isinstance(holds, Unknown)):
-        return None
+    for verdict in (applies, holds if applies else True):
+        if isinstance(verdict, Unknown):
+            return None if verdict.missing else _told(host, role, verdict.reason)
     if not applies or holds:
         return []
     said = variables.render(task["ansible.builtin.assert"].get("fail_msg", task.get("name", "")), known)
-    message = str(said.reason if isinstance(said, Unknown) else said)
-    return [problem(f"{role}: {text}", host=host, next_step=advice) for text, advice in sentences(host, message)]
+    return _told(host, role, str(said.reason if isinstance(said, Unknown) else said))
+
+
+def _told(host: str, role: str, message: str) -> list[dict[str, Any]]:
+    return [
+        problem(f"{role}: {text}", host=host, next_step=advice or f"see roles/{role}/README.md")
+        for text, advice in sentences(host, message)
+    ]
 
 
 def _syntax_problems(site: str, name: str | None) -> list[dict[str, Any]]:

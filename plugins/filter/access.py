@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
+
 DOCUMENTATION = r"""
 name: abac_policy
 short_description: Write the ABAC policy of the API server
@@ -47,6 +49,8 @@ _value:
 """
 
 Organisation = Mapping[str, Any]
+ORGANISATION_KEYS = ("name", "members", "readers", "quota")
+CORRECT_ORGANISATIONS = "correct it in site_organisations"
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SYSTEM_NAMESPACE = re.compile(r"kube-.*|default")
 QUANTITY = re.compile(r"[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE])?")
@@ -62,29 +66,71 @@ def problem(what: str, found: str, needed: str, next_step: str) -> str:
 
 def organisations(declared: Sequence[Organisation]) -> list[dict[str, Any]]:
     """Each virtual organisation with what it does not say itself: members, readers and quota."""
+    if faults := shape_problems(declared):
+        # A text for a list would be taken apart, and each letter be a group.
+        raise AnsibleFilterError(faults[0])
     return [{"members": [one["name"]], "readers": [f"{one['name']}-readers"], "quota": {}, **one} for one in declared]
 
 
+def shape_problems(declared: Any) -> list[str]:
+    """What of the virtual organisations is not of the form that they have."""
+    if not isinstance(declared, list):
+        return [problem("organisations are not understood", shown(declared), "a list", CORRECT_ORGANISATIONS)]
+    return [
+        problem(f"organisation {_title(one, place)} is not understood", found, needed, CORRECT_ORGANISATIONS)
+        for place, one in enumerate(declared, 1)
+        for found, needed in _shape_faults(one)
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value as the inventory says it."""
+    return json.dumps(value, default=str)
+
+
+def _title(one: Any, place: int) -> str:
+    name = one.get("name") if isinstance(one, dict) else None
+    return name if isinstance(name, str) and name else f"number {place}"
+
+
+def _shape_faults(one: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(one, dict):
+        yield shown(one), f"a mapping with {', '.join(ORGANISATION_KEYS)}"
+        return
+    if unknown := sorted(str(key) for key in set(one) - set(ORGANISATION_KEYS)):
+        yield ", ".join(unknown), f"only {', '.join(ORGANISATION_KEYS)}"
+    if not isinstance(one.get("name"), str):
+        # YAML reads on, true and null, as well as numbers, as something else.
+        yield f"name: {shown(one['name'])}" if "name" in one else "no name", "a name, in quotes where it is no word"
+    for key in ("members", "readers"):
+        if key in one and not (isinstance(one[key], list) and all(isinstance(e, str) and e for e in one[key])):
+            yield f"{key}: {shown(one[key])}", "a list of groups, such as [imaging]; without the line, the default"
+    if "quota" in one and not isinstance(one["quota"], dict):
+        yield f"quota: {shown(one['quota'])}", 'limits by name, such as {pods: "100"}; without the line, none'
+
+
 def organisation_problems(declared: Sequence[Organisation], exempt: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the names of virtual organisations, which become namespaces.
+    """What is wrong with virtual organisations: their form, and their names, which become namespaces.
 
     ``exempt`` are namespaces whose pods may do anything on their node.
     """
-    names = [str(one.get("name", "")) for one in declared]
-    next_step = "correct it in site_organisations"
+    if faults := shape_problems(declared):
+        return faults
+    names = [str(one["name"]) for one in declared]
     found = [
-        problem("an organisation cannot be a namespace", f"name '{name}'", "a DNS label", next_step)
+        problem("an organisation cannot be a namespace", f"name '{name}'", "a DNS label", CORRECT_ORGANISATIONS)
         for name in names
         if not DNS_LABEL.fullmatch(name)
     ]
     found += [
-        problem("an organisation is a namespace of the system", f"name '{name}'", "another name", next_step)
+        problem("an organisation is a namespace of the system", f"name '{name}'", "another name", CORRECT_ORGANISATIONS)
         for name in names
         if SYSTEM_NAMESPACE.fullmatch(name) or name in exempt
     ]
     twice = sorted({name for name in names if names.count(name) > 1})
     return found + [
-        problem("an organisation is there twice", f"name '{name}'", "each name once", next_step) for name in twice
+        problem("an organisation is there twice", f"name '{name}'", "each name once", CORRECT_ORGANISATIONS)
+        for name in twice
     ]
 
 

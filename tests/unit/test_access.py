@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
 
 from plugins.filter.access import (
     abac_policy,
@@ -49,6 +50,49 @@ def test_a_name_that_cannot_be_a_namespace_is_refused(name: str) -> None:
     (said,) = organisation_problems([{"name": name}])
     assert f"name '{name}'" in said
     assert "Next: " in said
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        (
+            {"name": "imaging", "members": "imaging"},
+            'imaging is not understood (found members: "imaging", needed a',
+        ),
+        ({"name": "imaging", "members": None}, "members: null"),
+        ({"name": "imaging", "readers": ["a", ""]}, 'readers: ["a", ""]'),
+        ({"name": "imaging", "readers": [True]}, "readers: [true]"),
+        ({"name": "imaging", "quotas": {"pods": 1}}, "found quotas, needed only name, members, readers, quota"),
+        ({"name": "imaging", "quota": None}, "quota: null"),
+        ({"name": "imaging", "quota": [{"pods": 1}]}, "quota: [{"),
+        ({"members": ["a"]}, "number 1 is not understood (found no name"),
+        ({"name": True}, "found name: true, needed a name, in quotes"),
+        ({"name": None}, "found name: null"),
+        ("imaging", 'found "imaging", needed a mapping'),
+    ],
+)
+def test_an_organisation_of_another_form_is_refused(declared: Any, said: str) -> None:
+    (found,) = organisation_problems([declared])
+    assert said in found
+    assert "Next: correct it in site_organisations" in found
+    # A text for a list would be taken apart, and each letter be a group.
+    with pytest.raises(AnsibleFilterError, match="is not understood"):
+        organisations([declared])
+
+
+def test_organisations_are_a_list() -> None:
+    assert "found null, needed a list" in organisation_problems(None)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["on", "true", "null", "5"])
+def test_a_name_stays_a_text(name: str) -> None:
+    settings: dict[str, Any] = {"site_organisations": [{"name": name, "members": ["off"], "readers": []}]}
+    found = rendered("organisations.yaml.j2", "kubernetes_organisations", **settings)
+    named = [one for one in found if one and "deephdc.org/organisation" in one["metadata"]["labels"]]
+    assert len(named) == 5
+    for one in named:
+        assert one["metadata"].get("namespace", one["metadata"]["name"]) == name
+        assert one["metadata"]["labels"]["deephdc.org/organisation"] == name
 
 
 def test_good_names_pass_and_a_name_that_is_there_twice_does_not() -> None:
@@ -145,14 +189,14 @@ def test_flags_are_for_one_issuer_and_one_audience() -> None:
         assert "kubernetes_control_plane_oidc to structured" in issuer_problems(issuers, "flags")[0]
 
 
-def rendered(template: str, **settings: Any) -> Any:
-    """A template of the control plane on the site local, with settings of its own."""
+def rendered(template: str, role: str = ROLE, **settings: Any) -> Any:
+    """A template of a role on the site ifca, with settings of its own."""
     inventories = repo_root() / "inventories"
     site = SiteVariables([inventories / "common", inventories / "ifca"], extra=settings)
     host = {"conntrack_settable": True, "kernel_modules": True, "bridge_netfilter": True}
     facts = {"architecture": "x86_64", "os_family": "Debian", "distribution": "Debian", "deephdc": host}
     site.give_facts(facts)
-    text = site.render_file(role_path(ROLE) / "templates" / template, site.variables("cp1.ifca.example", ROLE))
+    text = site.render_file(role_path(role) / "templates" / template, site.variables("cp1.ifca.example", role))
     return list(yaml.safe_load_all(text))
 
 

@@ -113,6 +113,12 @@ def test_a_good_site_has_no_problem(sandbox: Sandbox) -> None:
         ({"kubernetes_swap_allowed": "perhaps"}, None, (), "cp1: kubernetes_node: "),
         ({"kubernetes_network_plugin": "weave"}, None, (), "value of kubernetes_network_kind must be one of"),
         ({"node_address": "gpu1.here.example"}, None, (), "gpu1: common: its address is not an IPv4 address"),
+        (
+            {"site_organisations": [{"name": "vo", "members": "vo"}]},
+            None,
+            (),
+            'cp1: kubernetes_control_plane: organisation vo is not understood (found members: "vo", needed',
+        ),
     ],
 )
 def test_what_is_wrong_is_told(
@@ -122,6 +128,35 @@ def test_what_is_wrong_is_told(
     problems = sandbox.problems()
     assert any(said in problem for problem in problems), problems
     assert all("next=None" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("task", "verdict"),
+    [
+        ({"that": "site_dns | length > 0"}, "has no len"),
+        ({"that": "true", "loop": "{{ site_dns | list }}"}, "not iterable"),
+        ({"that": "true", "when": "site_dns | length > 0"}, "has no len"),
+        ({"that": "ansible_facts.site_dns | length > 0"}, None),
+        ({"that": "true", "loop": "{{ ansible_facts.site_dns | list }}"}, None),
+        ({"that": "true", "when": "ansible_facts.site_dns"}, None),
+    ],
+)
+def test_what_a_check_cannot_work_with_is_no_matter_of_the_host(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: dict[str, str], verdict: str | None
+) -> None:
+    sandbox.site({"site_dns": 5})
+    (tmp_path / "tasks").mkdir()
+    rest = {key: value for key, value in task.items() if key != "that"}
+    content = [{"name": "Check", "ansible.builtin.assert": {"that": task["that"]}, **rest}]
+    (tmp_path / "tasks" / "precheck.yml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(site_check, "role_path", lambda _role: tmp_path)
+    (found,) = site_check.prechecks(site_check.settings("here"), "cp1", "common")
+    if verdict is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert verdict in found[0]["message"]
+        assert found[0]["next_step"] == "see roles/common/README.md"
 
 
 def test_missing_secrets_are_told_and_made(sandbox: Sandbox) -> None:
