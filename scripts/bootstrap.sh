@@ -109,7 +109,7 @@ collection_link() {
 # Configuration is rendered for them and shown to them. As they are only unpacked, a person who lacks them need not have them
 # installed, and no service starts.
 unpacked_programs() {
-  .venv/bin/python tools/unpacked_programs.py || say "no nginx or MariaDB: checks by them will be skipped"
+  .venv/bin/python tools/unpacked_programs.py || say "no nginx, MariaDB or PostgreSQL: checks by them will be skipped"
 }
 
 system_packages "$@"

@@ -18,9 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from testbed.paths import cache_dir
 
 # Program: its package, and what shows that it runs.
-PROGRAMS = {"nginx": ("nginx", "-v"), "mariadbd": ("mariadb-server", "--version")}
-# What the path of an ordinary user may lack.
-SYSTEM = "/usr/sbin:/sbin"
+PROGRAMS = {
+    "nginx": ("nginx", "-v"),
+    "mariadbd": ("mariadb-server", "--version"),
+    "postgres": ("postgresql", "--version"),
+}
+SYSTEM = Path("/")
 # What root may do alone and the machine wants done after an update is for its own lists.
 APT = """\
 Dir::State::lists "{folder}/lists";
@@ -39,13 +42,21 @@ def folder() -> Path:
 
 def environment() -> dict[str, str]:
     """In which programs are found and run: those of the system, and after them what is unpacked."""
-    places = [_system_path(), f"{folder()}/usr/sbin", f"{folder()}/usr/bin"]
     libraries = [str(path) for top in ("usr/lib", "lib") for path in sorted(folder().glob(f"{top}/*-linux-gnu*"))]
-    return {"PATH": ":".join(places), **({"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {})}
+    return {
+        "PATH": f"{_system_path()}:{_places(folder())}",
+        **({"LD_LIBRARY_PATH": ":".join(libraries)} if libraries else {}),
+    }
 
 
 def _system_path() -> str:
-    return f"{os.environ['PATH']}:{SYSTEM}"
+    return f"{os.environ['PATH']}:{_places(SYSTEM)}"
+
+
+def _places(top: Path) -> str:
+    """Where programs lie below ``top``, also those that the path of an ordinary user lacks."""
+    versions = sorted(top.glob("usr/lib/postgresql/*/bin"), reverse=True)
+    return ":".join(map(str, [top / "usr/bin", top / "usr/sbin", top / "sbin", *versions]))
 
 
 def all_run() -> bool:

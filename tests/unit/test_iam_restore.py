@@ -18,7 +18,6 @@ import yaml
 from testbed.paths import repo_root
 from testbed.rendering import role_path
 
-SERVER = Path("/usr/lib/postgresql")
 # What stands for programs of the host: there is a unit of Keycloak, and psql is run by whoever owns the server.
 STUBS = {
     "systemctl": '[ -z "$NO_UNIT" ] || exit 1; echo "$*" >>"$CALLS"',
@@ -118,18 +117,16 @@ class ServerDatabase(Database):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(tmp_path_factory: pytest.TempPathFactory, distribution_programs: None) -> Iterator[dict[str, str]]:
     """A PostgreSQL without a network; returns the environment of its clients."""
-    programs = max(SERVER.glob("*/bin"), default=None)
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed here")
+    found = shutil.which("postgres")
+    if found is None:
+        pytest.skip("PostgreSQL is not here; on Debian and Ubuntu fetch it: scripts/bootstrap.sh test")
+    programs = Path(found).resolve().parent
     folder = tmp_path_factory.mktemp("postgresql")
-    # It refuses to run as root; the folders above are for their owner only.
-    as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    data = Path(f"/tmp/{folder.parent.name}-{os.getpid()}-postgresql") if as_owner else folder / "data"
-    data.mkdir(mode=0o700)
-    if as_owner:
-        shutil.chown(data, "postgres", "postgres")
+    # It refuses to run as root, and nobody else may enter root's folders: root goes by another name there.
+    as_owner = ["unshare", "--user", "--map-user=daemon", "--map-group=daemon"] if os.geteuid() == 0 else []
+    data = folder / "data"
     initdb = [f"{programs}/initdb", f"--pgdata={data}", "--auth=trust", "--username=postgres", "--no-sync"]
     subprocess.run([*as_owner, *initdb], check=True, capture_output=True, cwd="/")
     options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"]
@@ -146,7 +143,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             yield environment
         finally:
             running.terminate()
-    shutil.rmtree(data)
 
 
 @pytest.fixture(params=["dev-file", "postgresql"])

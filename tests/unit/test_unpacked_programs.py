@@ -36,7 +36,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(unpacked_programs, "PROGRAMS", {"nginx": ("nginx", "-v")})
-    monkeypatch.setattr(unpacked_programs, "SYSTEM", "/nowhere")
+    monkeypatch.setattr(unpacked_programs, "SYSTEM", tmp_path / "system")
     return tmp_path / "calls"
 
 
@@ -52,9 +52,12 @@ def test_a_program_is_fetched_once_and_runs_with_its_libraries(calls: Path) -> N
     assert len(calls.read_text().splitlines()) == 2
 
 
-def test_a_program_of_the_system_is_used(calls: Path, tmp_path: Path) -> None:
-    (tmp_path / "nginx").write_text("#!/bin/sh\n")
-    (tmp_path / "nginx").chmod(0o755)
+@pytest.mark.parametrize("place", ["usr/sbin", "usr/lib/postgresql/15/bin"])
+def test_a_program_of_the_system_is_used(calls: Path, tmp_path: Path, place: str) -> None:
+    program = tmp_path / "system" / place / "nginx"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
     assert unpacked_programs.main() == 0
     assert not calls.exists()
 
