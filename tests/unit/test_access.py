@@ -21,6 +21,7 @@ from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 
 ROLE = "kubernetes_control_plane"
+HOST = "cp1.ifca.example"
 ISSUER: dict[str, Any] = {
     "url": "https://iam.test/realms/deep",
     "audiences": ["kubernetes"],
@@ -189,15 +190,28 @@ def test_flags_are_for_one_issuer_and_one_audience() -> None:
         assert "kubernetes_control_plane_oidc to structured" in issuer_problems(issuers, "flags")[0]
 
 
-def rendered(template: str, role: str = ROLE, **settings: Any) -> Any:
-    """A template of a role on the site ifca, with settings of its own."""
+def ifca(**settings: Any) -> SiteVariables:
+    """The site ifca with settings of its own, and hosts that were looked at."""
     inventories = repo_root() / "inventories"
     site = SiteVariables([inventories / "common", inventories / "ifca"], extra=settings)
     host = {"conntrack_settable": True, "kernel_modules": True, "bridge_netfilter": True}
     facts = {"architecture": "x86_64", "os_family": "Debian", "distribution": "Debian", "deephdc": host}
     site.give_facts(facts)
-    text = site.render_file(role_path(role) / "templates" / template, site.variables("cp1.ifca.example", role))
+    return site
+
+
+def rendered(template: str, role: str = ROLE, **settings: Any) -> Any:
+    """A template of a role on the site ifca, with settings of its own."""
+    site = ifca(**settings)
+    text = site.render_file(role_path(role) / "templates" / template, site.variables(HOST, role))
     return list(yaml.safe_load_all(text))
+
+
+def tasks(file: str, **settings: Any) -> Any:
+    """(tasks of a file of the control plane, what resolves the templates in them)."""
+    site = ifca(**settings)
+    found = site.trusted_yaml(role_path(ROLE) / "tasks" / file)
+    return found, lambda value, **more: site.render(value, site.variables(HOST, ROLE, more))
 
 
 def flags(**settings: Any) -> dict[str, str]:
@@ -241,6 +255,20 @@ def test_the_file_and_the_flags_exclude_each_other() -> None:
         "oidc-username-claim": "preferred_username",
         "oidc-username-prefix": "oidc:",
     }
+
+
+@pytest.mark.parametrize("mode", ["structured", "flags"])
+def test_an_issuer_need_not_have_an_authority_of_its_own(mode: str) -> None:
+    plain = {key: value for key, value in ISSUER.items() if key != "certificate_authority"}
+    settings: dict[str, Any] = {"kubernetes_control_plane_issuers": [plain], "kubernetes_control_plane_oidc": mode}
+    assert issuer_problems([plain], mode) == []
+    assert "oidc-ca-file" not in flags(**settings)
+    assert rendered("kube-apiserver.yaml.j2", **settings)
+    (found,) = rendered("authentication.yaml.j2", **settings)
+    assert "certificateAuthority" not in found["jwt"][0]["issuer"]
+    written, resolve = tasks("configure.yml", **settings)
+    files = {file["path"].rpartition("/")[2]: file for file in written[-1]["deephdc.testbed.files"]["files"]}
+    assert resolve(files["issuer-ca.crt"]["content"]) == ""
 
 
 def test_abac_is_there_for_organisations_only() -> None:
