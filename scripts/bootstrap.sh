@@ -106,8 +106,7 @@ collection_link() {
   ln -sfn ../../../.. "$parent/testbed"
 }
 
-# Configuration is rendered for them and shown to them. As they are only unpacked, a person who lacks them need not have them
-# installed, and no service starts.
+# The tests show them what is rendered for them. They are unpacked and not installed: a machine has no use for such services.
 unpacked_programs() {
   .venv/bin/python tools/unpacked_programs.py || say "no nginx, MariaDB or PostgreSQL: checks by them will be skipped"
 }

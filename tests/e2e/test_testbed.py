@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,10 @@ def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
         "forbidden": {"groups": []},
         "the login at local": {"groups": ["imaging"], "enabled": False},
     }
+
+    def said(refusal: str) -> bool:
+        return refusal in _kubectl(member, *pods).stderr
+
     try:
         _iam(**short)
         run_deep("login", "--as=member", f"--name={NAME}")
@@ -177,7 +182,7 @@ def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
         before = _token()
         for refusal, change in changes.items():
             _iam(**short, iam_users=[{"name": "member", **change}])
-            _wait_until(lambda said=refusal: said in _kubectl(member, *pods).stderr, refusal)
+            _wait_until(partial(said, refusal), refusal)
         end = datetime.fromisoformat(before["until"]).timestamp()
         time.sleep(max(0.0, end + BELIEVED_FOR - time.time()))
         assert _api(before["access_token"]) == UNKNOWN
