@@ -61,6 +61,8 @@ def token(site: Site, iam: Iam) -> Token:
     tokens: dict[str, str] = {}
 
     def of(part: str) -> str:
+        if part not in people:
+            pytest.skip(f"acceptance_people names nobody for: {part}")
         if part not in tokens:
             tokens[part] = iam.token(people[part], client, f"openid {AUDIENCE}")
         return tokens[part]

@@ -166,7 +166,8 @@ def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
     """Out of the group, then disabled: the old token goes on to its end at the most, and a new one is worth less."""
     pods = ("--namespace=imaging", "get", "pods")
     # `deep` renews a token of which less than thirty seconds are left.
-    short = {"iam_access_token_seconds": 45}
+    lifetime = 45
+    short = {"iam_access_token_seconds": lifetime}
     changes: dict[str, dict[str, object]] = {
         "forbidden": {"groups": []},
         "the login at local": {"groups": ["imaging"], "enabled": False},
@@ -182,7 +183,7 @@ def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
         before = _token()
         for refusal, change in changes.items():
             _iam(**short, iam_users=[{"name": "member", **change}])
-            _wait_until(partial(said, refusal), refusal)
+            _wait_until(partial(said, refusal), refusal, seconds=lifetime + BELIEVED_FOR)
         end = datetime.fromisoformat(before["until"]).timestamp()
         time.sleep(max(0.0, end + BELIEVED_FOR - time.time()))
         assert _api(before["access_token"]) == UNKNOWN
@@ -213,11 +214,21 @@ def test_the_cluster_goes_on_while_the_iam_is_down(member: Path) -> None:
         assert "next: " in said
         run_deep(*node, "sh", "-c", "kill -9 $(pidof kube-apiserver)")
         _wait_until(lambda: "ok" in run_deep(*KUBECTL, "--raw=/readyz", status=None).stdout, "an API server")
+        others = _processes()
         assert run_deep(*KUBECTL, "nodes").returncode == 0
         assert "Unauthorized" in _kubectl(member, *pods).stderr, "it has not seen the issuer's keys"
     finally:
         run_deep(*node, "systemctl", "start", "keycloak")
     _wait_until(lambda: _kubectl(member, *pods).returncode == 0, "a token that is believed again")
+    run_deep("login", "--as=reader", f"--name={NAME}")
+    assert _processes() == others, "something else was restarted"
+
+
+def _processes() -> list[str]:
+    """Identifiers of what believes tokens or runs containers on the first node, and of the cluster's own servers."""
+    units = "containerd kubelet docker-registry deephdc-oidc-proxy"
+    script = f"systemctl show --property=MainPID --value {units}; pidof kube-apiserver etcd"
+    return on("node1", script).split()
 
 
 def _wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:

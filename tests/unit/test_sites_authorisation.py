@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from testbed.paths import repo_root
 from tests.acceptance.probes import authorisation, identity
 from tests.acceptance.probes.authorisation import (
     EXPECTED,
@@ -131,6 +133,16 @@ def test_the_status_of_an_answer_is_seen(server: tuple[str, list[bytes], list[by
     assert first.count(b"Connection: ") == 1
     assert b"Authorization" not in second
     assert second.endswith(b"Content-Length: 2\r\n\r\n{}")
+
+
+def test_the_documented_settings_are_those_of_the_testbed() -> None:
+    local = yaml.safe_load((repo_root() / "inventories/local/group_vars/all/main.yml").read_text(encoding="utf-8"))
+    text = (repo_root() / "docs/kubernetes-access.md").read_text(encoding="utf-8")
+    said = yaml.safe_load(text.partition("makes for it:\n\n```yaml\n")[2].partition("```")[0])
+    assert said.pop("acceptance_people").keys() == local["acceptance_people"].keys()
+    clients = [client for client in local["iam_clients"] if client["name"].startswith("acceptance-")]
+    assert said.pop("iam_clients") == clients
+    assert said == {name: local[name] for name in said}
 
 
 def test_a_request_without_an_answer_is_a_line_of_the_table(
