@@ -368,7 +368,11 @@ def decisions(report: Report) -> None:
         client = new_client_from_config_dict(yaml.safe_load(testbed.kubeconfig(name)))  # type: ignore[no-untyped-call]
         version = VersionApi(client)
         for lines in ABAC_LINES:
-            rules = [{"user": f"oidc:bench-{number}", "namespace": "bench"} for number in range(lines)]
+            # As organisations' are: for a group, so that each line is held against every group of who asks.
+            rules = [
+                {"group": f"oidc:bench-{number}", "namespace": "bench", "apiGroup": "", "resource": "configmaps"}
+                for number in range(lines)
+            ]
             extra = {"kubernetes_control_plane_organisations": [], "kubernetes_control_plane_abac_rules": rules}
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
                 json.dump(extra, file)
