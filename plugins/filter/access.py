@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from cryptography import x509
 
 DOCUMENTATION = r"""
 name: abac_policy
@@ -57,6 +59,26 @@ QUANTITY = re.compile(r"[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE])?")
 RULE_KEYS = frozenset({"user", "group", "namespace", "apiGroup", "resource", "nonResourcePath", "readonly"})
 # A GET of their subresources runs commands, opens ports, or passes requests on; a secret is read whole.
 READ_IS_TOO_MUCH = frozenset({"*", "pods", "services", "nodes", "secrets"})
+# Who writes them lifts limits, gives rights, or (endpoints) leads traffic past network policies.
+GUARDED = frozenset(
+    {
+        "*",
+        "resourcequotas",
+        "limitranges",
+        "networkpolicies",
+        "roles",
+        "rolebindings",
+        "clusterroles",
+        "clusterrolebindings",
+        "serviceaccounts",
+        "namespaces",
+        "endpoints",
+        "endpointslices",
+    }
+)
+NOT_GUARDED = f"a resource other than {', '.join(sorted(GUARDED))}"
+ISSUERS = "kubernetes_control_plane_issuers"
+REFUSED_ISSUER = "the API server refuses an issuer"
 
 
 def problem(what: str, found: str, needed: str, next_step: str) -> str:
@@ -146,61 +168,133 @@ def quota_problems(declared: Sequence[Organisation]) -> list[str]:
     ]
 
 
-def issuer_problems(issuers: Sequence[Mapping[str, Any]], mode: str) -> list[str]:
-    """What is wrong with the issuers whose tokens the API server is to believe."""
-    variable = "kubernetes_control_plane_issuers"
-    found = []
-    prefixes = [str(issuer["prefix"]) for issuer in issuers]
-    for prefix in sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1}):
-        what = "people of one issuer could have names of another's"
-        found.append(problem(what, f"prefix '{prefix}' twice", "a prefix for each", f"correct {variable}"))
+def issuer_problems(issuers: Sequence[Mapping[str, Any]], mode: str, group_prefix: str) -> list[str]:
+    """What is wrong with the issuers whose tokens the API server is to believe.
+
+    ``group_prefix`` is before the names of groups by which organisations and administrators are known.
+    """
+    found = [fault for issuer in issuers for fault in _issuer_faults(issuer)]
+    urls = [str(issuer["url"]) for issuer in issuers]
+    for url in sorted({url for url in urls if urls.count(url) > 1}):
+        next_step = f"put the audiences of both into one entry of {ISSUERS}"
+        found.append(
+            problem("the API server refuses an issuer that is there twice", url, "each issuer once", next_step)
+        )
+    return [
+        *found,
+        *_prefix_problems([str(issuer["prefix"]) for issuer in issuers], group_prefix),
+        *_flag_problems(issuers, mode),
+    ]
+
+
+def _prefix_problems(prefixes: Sequence[str], group_prefix: str) -> Iterator[str]:
+    for first, second in combinations(sorted(prefixes), 2):
+        if second.startswith(first):
+            what = "people of one issuer could have names of another's"
+            needed = "prefixes of which none begins with another"
+            yield problem(what, f"prefixes '{first}' and '{second}'", needed, f"correct {ISSUERS}")
+    if prefixes and group_prefix not in prefixes:
+        what = "no issuer knows the groups of organisations and administrators"
+        next_step = f"give one the prefix in {ISSUERS}, or set iam_prefix"
+        yield problem(what, f"prefixes {', '.join(map(repr, prefixes))}", f"one with '{group_prefix}'", next_step)
+
+
+def _flag_problems(issuers: Sequence[Mapping[str, Any]], mode: str) -> Iterator[str]:
     if mode == "flags" and (len(issuers) > 1 or any(len(issuer["audiences"]) != 1 for issuer in issuers)):
-        seen = ", ".join(f"{issuer['url']} for {'/'.join(issuer['audiences'])}" for issuer in issuers)
-        next_step = f"set kubernetes_control_plane_oidc to structured, or correct {variable}"
-        found.append(problem("flags can name one issuer only", seen, "one issuer with one audience", next_step))
-    for issuer in issuers:
-        url, prefix = str(issuer["url"]), str(issuer["prefix"])
-        if not url.startswith("https://"):
-            found.append(
-                problem("an issuer is not reached by TLS", url, "https://", f"correct iam_issuer or {variable}")
-            )
-        if "system:".startswith(prefix) or prefix.startswith("system:"):
-            what = "a token could name a user or group of the cluster's own"
-            needed = "a prefix that no name beginning with system: begins with"
-            found.append(problem(what, f"prefix '{prefix}' of {url}", needed, f"correct iam_prefix or {variable}"))
-        if not issuer["audiences"]:
-            what = "tokens for any service would be let in"
-            next_step = "set kubernetes_control_plane_audiences"
-            found.append(problem(what, f"no audience of {url}", "at least one", next_step))
-    return found
+        seen = ", ".join(f"{issuer['url']} for {'/'.join(map(str, issuer['audiences']))}" for issuer in issuers)
+        next_step = f"set kubernetes_control_plane_oidc to structured, or correct {ISSUERS}"
+        yield problem("flags can name one issuer only", seen, "one issuer with one audience", next_step)
+
+
+def _issuer_faults(issuer: Mapping[str, Any]) -> Iterator[str]:
+    url, prefix = str(issuer["url"]), str(issuer["prefix"])
+    if not url.startswith("https://"):
+        yield problem("an issuer is not reached by TLS", url, "https://", f"correct iam_issuer or {ISSUERS}")
+    if odd := re.search(r"[?#@\s]", url):
+        needed = "an address without user, query, fragment and spaces"
+        yield problem(REFUSED_ISSUER, f"'{odd[0]}' in {url}", needed, f"correct iam_issuer or {ISSUERS}")
+    if "system:".startswith(prefix) or prefix.startswith("system:"):
+        what = "a token could name a user or group of the cluster's own"
+        needed = "a prefix that no name beginning with system: begins with"
+        yield problem(what, f"prefix '{prefix}' of {url}", needed, f"correct iam_prefix or {ISSUERS}")
+    yield from _audience_faults(url, issuer["audiences"])
+    authority = str(issuer.get("certificate_authority", ""))
+    if authority and not _certificates(authority):
+        found = f"certificate_authority {shown(authority[:40])} of {url}"
+        needed = "the text of a certificate (PEM), not its path"
+        yield problem(REFUSED_ISSUER, found, needed, f"correct {ISSUERS}, with lookup('ansible.builtin.file', PATH)")
+
+
+def _audience_faults(url: str, audiences: Any) -> Iterator[str]:
+    next_step = f"correct kubernetes_control_plane_audiences or {ISSUERS}"
+    if not (isinstance(audiences, list) and all(isinstance(one, str) and one for one in audiences)):
+        found = f"audiences {shown(audiences)} of {url}"
+        yield problem(REFUSED_ISSUER, found, "a list of texts, such as [kubernetes]", next_step)
+    elif not audiences:
+        yield problem("tokens for any service would be let in", f"no audience of {url}", "at least one", next_step)
+    elif len(set(audiences)) < len(audiences):
+        yield problem(REFUSED_ISSUER, f"audiences {', '.join(audiences)} of {url}", "each once", next_step)
+
+
+def _certificates(text: str) -> bool:
+    """Whether a text has a certificate in it."""
+    try:
+        return bool(x509.load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        return False
 
 
 def abac_rule_problems(rules: Sequence[Mapping[str, Any]], prefixes: Sequence[str]) -> list[str]:
     """What is wrong with the site's own ABAC rules; ``prefixes`` are those of users and groups out of tokens."""
+    where = " in kubernetes_control_plane_abac_rules"
     return [
-        problem("an ABAC rule opens too much", f"{json.dumps(dict(rule))}: {found}", needed, f"{next_step}{WHERE}")
+        problem("an ABAC rule opens too much", f"{shown(rule)}: {found}", needed, f"{next_step}{where}")
         for rule in rules
         for found, needed, next_step in _rule_faults(rule, tuple(prefixes))
     ]
 
 
-WHERE = " in kubernetes_control_plane_abac_rules"
-
-
 def _rule_faults(rule: Mapping[str, Any], prefixes: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    unknown = sorted(set(rule) - RULE_KEYS)
+    unknown = sorted(map(str, set(rule) - RULE_KEYS))
     if unknown or not isinstance(rule.get("readonly", False), bool):
         # The API server passes over what it does not know: a misspelt readonly would let everything be written.
         yield f"{', '.join(unknown) or 'readonly'} not understood", f"only {', '.join(sorted(RULE_KEYS))}", "correct it"
+    if odd := sorted(key for key in RULE_KEYS - {"readonly"} if not isinstance(rule.get(key, ""), str)):
+        # The API server does not start with it.
+        yield f"{', '.join(odd)} no text", "a text each, in quotes, and one rule for each resource", "correct it"
     subjects = [str(rule[key]) for key in ("user", "group") if rule.get(key)]
     if not prefixes or not subjects or not all(subject.startswith(prefixes) for subject in subjects):
         needed = f"a user or group with the prefix {' or '.join(prefixes) or 'of an issuer'}"
         yield f"subject {' and '.join(subjects) or 'missing'}", needed, "name whom it is for"
-    if rule.get("readonly") is True and rule.get("resource") in READ_IS_TOO_MUCH:
+    yield from _resource_faults(str(rule.get("resource", "")), readonly=rule.get("readonly") is True)
+
+
+def _resource_faults(resource: str, *, readonly: bool) -> Iterator[tuple[str, str, str]]:
+    if readonly and resource in READ_IS_TOO_MUCH:
         needed = (
             f"a resource other than {', '.join(sorted(READ_IS_TOO_MUCH))}, whose reading runs commands or tells secrets"
         )
-        yield f"readonly {rule['resource']}", needed, "bind the ClusterRole view instead of the rule"
+        yield f"readonly {resource}", needed, "bind the ClusterRole view instead of the rule"
+    if not readonly and resource in GUARDED:
+        yield f"writing {resource}", NOT_GUARDED, "bind a ClusterRole to those who need it instead of the rule"
+
+
+def abac_resource_problems(resources: Any) -> list[str]:
+    """What is wrong with the resources that members of organisations may write."""
+    next_step = "correct kubernetes_control_plane_abac_resources"
+    good = isinstance(resources, dict) and all(
+        isinstance(group, str) and isinstance(names, list) and all(isinstance(name, str) and name for name in names)
+        for group, names in resources.items()
+    )
+    if not good:
+        needed = 'a list of resources by API group, such as {"": [pods], apps: [deployments]}'
+        return [problem("what members may write is not understood", shown(resources), needed, next_step)]
+    return [
+        problem("members could lift their limits or give themselves rights", f"writing {name}", NOT_GUARDED, next_step)
+        for names in resources.values()
+        for name in names
+        if name in GUARDED
+    ]
 
 
 def abac_policy(
@@ -228,6 +322,7 @@ class FilterModule:
         """Names of the filters."""
         return {
             "abac_policy": abac_policy,
+            "abac_resource_problems": abac_resource_problems,
             "abac_rule_problems": abac_rule_problems,
             "issuer_problems": issuer_problems,
             "organisation_problems": organisation_problems,

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from plugins.filter.access import (
     abac_policy,
+    abac_resource_problems,
     abac_rule_problems,
     issuer_problems,
     organisation_problems,
@@ -20,6 +26,16 @@ from plugins.filter.access import (
 from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 
+
+def certificate() -> str:
+    """A certificate as text (PEM)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "iam.test")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 ROLE = "kubernetes_control_plane"
 HOST = "cp1.ifca.example"
 ISSUER: dict[str, Any] = {
@@ -28,13 +44,14 @@ ISSUER: dict[str, Any] = {
     "username_claim": "preferred_username",
     "groups_claim": "groups",
     "prefix": "oidc:",
-    "certificate_authority": "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
+    "certificate_authority": certificate(),
 }
 OTHER = {**ISSUER, "url": "https://idp.test", "prefix": "idp:", "audiences": ["a", "b"], "certificate_authority": ""}
 PODS: dict[str, Any] = {"group": "oidc:operators", "namespace": "imaging", "apiGroup": "", "resource": "pods"}
 # Through them members could lift their limits or give themselves rights.
 GUARDS = {
     "resourcequotas", "limitranges", "networkpolicies", "roles", "rolebindings", "serviceaccounts", "namespaces", "*",
+    "endpoints", "endpointslices", "clusterroles", "clusterrolebindings",
 }  # fmt: skip
 
 
@@ -124,6 +141,24 @@ def test_members_may_not_write_what_limits_them_or_gives_rights() -> None:
     granted = {name for names in resources.values() for name in names}
     assert "pods" in granted
     assert not granted & GUARDS
+    assert abac_resource_problems(resources) == []
+
+
+@pytest.mark.parametrize("resource", sorted(GUARDS))
+def test_a_site_cannot_let_members_write_them_either(resource: str) -> None:
+    (said,) = abac_resource_problems({"": ["pods"], "apps": [resource]})
+    assert f"found writing {resource}, needed a resource other than" in said
+    assert "Next: correct kubernetes_control_plane_abac_resources" in said
+    (said,) = abac_rule_problems([{**PODS, "resource": resource}], ["oidc:"])
+    assert f"writing {resource}" in said
+    assert "bind a ClusterRole" in said
+
+
+@pytest.mark.parametrize(
+    "resources", [None, ["pods"], {"": "pods"}, {"": None}, {"": [""]}, {"apps": [5]}, {None: ["a"]}]
+)
+def test_resources_of_another_form_are_refused(resources: Any) -> None:
+    assert "is not understood" in abac_resource_problems(resources)[0]
 
 
 @pytest.mark.parametrize("resource", ["*", "pods", "services", "nodes", "secrets"])
@@ -146,6 +181,10 @@ def test_other_rules_for_people_pass() -> None:
         ({"namespace": "imaging", "resource": "pods"}, "subject missing"),
         ({**PODS, "readOnly": True}, "readOnly not understood"),
         ({**PODS, "resource": "configmaps", "readonly": "yes"}, "readonly not understood"),
+        ({**PODS, "namespace": 5}, "namespace no text"),
+        ({**PODS, "resource": ["configmaps"]}, "resource no text"),
+        ({**PODS, "resource": ["pods"], "readonly": True}, "resource no text"),
+        ({**PODS, "apiGroup": None}, "apiGroup no text"),
     ],
 )
 def test_a_rule_for_everybody_or_one_that_is_misspelt_is_refused(rule: dict[str, Any], said: str) -> None:
@@ -160,23 +199,46 @@ def test_without_an_issuer_no_rule_is_for_anybody() -> None:
     ("changes", "said"),
     [
         ({"url": "http://iam.test"}, "not reached by TLS"),
+        ({"url": "https://me@iam.test"}, "found '@' in https://me@iam.test"),
+        ({"url": "https://iam.test/?a=b"}, "found '?' in"),
         ({"prefix": ""}, "of the cluster's own"),
         ({"prefix": "system:"}, "of the cluster's own"),
         ({"audiences": []}, "no audience"),
+        ({"audiences": "kubernetes"}, 'found audiences "kubernetes" of'),
+        ({"audiences": ["a", ""]}, 'found audiences ["a", ""] of'),
+        ({"audiences": ["a", "b", "a"]}, "found audiences a, b, a of"),
+        ({"certificate_authority": "/etc/ssl/certs/ca.crt"}, 'found certificate_authority "/etc/ssl/certs/ca.crt" of'),
+        ({"certificate_authority": ISSUER["certificate_authority"][:200]}, "needed the text of a certificate (PEM)"),
     ],
 )
-def test_an_issuer_that_opens_too_much_is_refused(changes: dict[str, Any], said: str) -> None:
-    assert issuer_problems([ISSUER, OTHER], "structured") == []
-    assert said in issuer_problems([{**ISSUER, **changes}], "structured")[0]
+def test_an_issuer_that_opens_too_much_or_stops_the_api_server_is_refused(changes: dict[str, Any], said: str) -> None:
+    assert issuer_problems([ISSUER, OTHER], "structured", "oidc:") == []
+    assert said in issuer_problems([{**ISSUER, **changes}], "structured", "oidc:")[0]
 
 
 @pytest.mark.parametrize("prefix", ["", "s", "system", "system:", "system:people"])
 def test_no_prefix_makes_a_name_of_the_clusters_own(prefix: str) -> None:
-    assert "of the cluster's own" in issuer_problems([{**ISSUER, "prefix": prefix}], "structured")[0]
+    assert "of the cluster's own" in issuer_problems([{**ISSUER, "prefix": prefix}], "structured", prefix)[0]
 
 
-def test_people_of_two_issuers_cannot_have_the_same_names() -> None:
-    assert "prefix 'oidc:' twice" in issuer_problems([ISSUER, {**OTHER, "prefix": "oidc:"}], "structured")[0]
+@pytest.mark.parametrize(("first", "second"), [("oidc:", "oidc:"), ("oidc:", "oidc:b:"), ("oidc:b:", "oidc:")])
+def test_people_of_two_issuers_cannot_have_the_same_names(first: str, second: str) -> None:
+    issuers = [{**ISSUER, "prefix": first}, {**OTHER, "prefix": second}]
+    (said,) = issuer_problems(issuers, "structured", "oidc:")
+    assert f"found prefixes '{min(first, second)}' and '{max(first, second)}', needed prefixes of which none" in said
+
+
+def test_an_issuer_knows_the_groups_of_organisations() -> None:
+    (said,) = issuer_problems([OTHER], "structured", "oidc:")
+    assert "found prefixes 'idp:', needed one with 'oidc:'" in said
+    assert issuer_problems([OTHER], "structured", "idp:") == []
+    assert issuer_problems([], "structured", "oidc:") == []
+
+
+def test_an_issuer_is_there_once() -> None:
+    (said,) = issuer_problems([ISSUER, {**OTHER, "url": ISSUER["url"]}], "structured", "oidc:")
+    assert "there twice" in said
+    assert "put the audiences of both into one entry" in said
 
 
 def test_a_namespace_whose_pods_may_do_anything_is_no_organisation() -> None:
@@ -185,9 +247,11 @@ def test_a_namespace_whose_pods_may_do_anything_is_no_organisation() -> None:
 
 
 def test_flags_are_for_one_issuer_and_one_audience() -> None:
-    assert issuer_problems([ISSUER], "flags") == []
+    assert issuer_problems([ISSUER], "flags", "oidc:") == []
     for issuers in ([ISSUER, OTHER], [OTHER]):
-        assert "kubernetes_control_plane_oidc to structured" in issuer_problems(issuers, "flags")[0]
+        assert (
+            "kubernetes_control_plane_oidc to structured" in issuer_problems(issuers, "flags", issuers[0]["prefix"])[0]
+        )
 
 
 def ifca(**settings: Any) -> SiteVariables:
@@ -261,7 +325,7 @@ def test_the_file_and_the_flags_exclude_each_other() -> None:
 def test_an_issuer_need_not_have_an_authority_of_its_own(mode: str) -> None:
     plain = {key: value for key, value in ISSUER.items() if key != "certificate_authority"}
     settings: dict[str, Any] = {"kubernetes_control_plane_issuers": [plain], "kubernetes_control_plane_oidc": mode}
-    assert issuer_problems([plain], mode) == []
+    assert issuer_problems([plain], mode, "oidc:") == []
     assert "oidc-ca-file" not in flags(**settings)
     assert rendered("kube-apiserver.yaml.j2", **settings)
     (found,) = rendered("authentication.yaml.j2", **settings)
@@ -291,3 +355,14 @@ def test_a_changed_policy_restarts_the_api_server_and_a_changed_issuer_does_not(
     assert total(**old, kubernetes_control_plane_issuers=[ISSUER]) != total(
         **old, kubernetes_control_plane_issuers=[OTHER]
     )
+
+
+def test_keys_are_asked_for_with_a_token_for_each_issuers_audiences() -> None:
+    issuers = [ISSUER, OTHER]
+    ((task,), resolve) = tasks("forget_keys.yml", kubernetes_control_plane_issuers=issuers)
+    assert [one["url"] for one in resolve(task["loop"])] == [ISSUER["url"], OTHER["url"]]
+    for issuer in resolve(task["loop"]):
+        header = resolve(task["ansible.builtin.uri"]["headers"]["Authorization"], item=issuer, **task["vars"])
+        payload = header.removeprefix("Bearer ").split(".")[1]
+        said = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert (said["iss"], said["aud"]) == (issuer["url"], issuer["audiences"])

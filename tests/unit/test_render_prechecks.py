@@ -243,6 +243,10 @@ def test_a_control_plane_needs_memory(inventory: Path) -> None:
             {"kubernetes_control_plane_abac_rules": [{"group": "oidc:a", "resource": "pods", "readonly": True}]},
             "readonly pods",
         ),
+        ("control_plane", {"kubernetes_control_plane_abac_resources": {"": ["*"]}}, "writing *"),
+        ("control_plane", {"kubernetes_control_plane_audiences": "kubernetes"}, 'audiences "kubernetes"'),
+        ("control_plane", {"site_organisations": [{"name": "vo", "members": ["a", True]}]}, 'members: ["a", true]'),
+        ("control_plane", {"kubernetes_control_plane_group_prefix": "idp:"}, "no issuer knows the groups"),
         ("organisations", {"site_organisations": [{"name": "vo", "quota": {"pods": "many"}}]}, "no usable quota"),
     ],
 )
