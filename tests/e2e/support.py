@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +48,31 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> 
             pass
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
         time.sleep(1)
+
+
+def kill_deep(*arguments: str, once: Callable[[], bool], seconds: float = 300) -> None:
+    """Run ``deep`` and kill it, with all that it has started on this machine, once something holds."""
+    command = [str(DEEP), *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        try:
+            deadline = time.monotonic() + seconds
+            while not once():
+                assert running.poll() is None, f"deep {' '.join(arguments)} has ended: {running.returncode}"
+                assert time.monotonic() < deadline, f"not within {seconds:g} s"
+                time.sleep(0.5)
+        finally:
+            for pid in reversed(_family(running.pid) if running.poll() is None else []):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that it has started, which would go on without it. Stopped first, so that it starts no more."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text(encoding="ascii").split()]
+    return [pid, *(one for child in children for one in _family(child))]
 
 
 def host_snapshot() -> dict[str, object]:

@@ -19,7 +19,7 @@ from testbed import secrets, sites
 from testbed.at_address import AtAddress
 from testbed.paths import state_dir
 from tests.acceptance.probes.iam import Administration, Iam, kid, pkce
-from tests.e2e.support import deep_json, run_deep, wait_for
+from tests.e2e.support import deep_json, kill_deep, run_deep, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -271,6 +271,21 @@ def test_the_realm_follows_the_inventory_and_leaves_what_is_others(iam: Iam, adm
     assert administration.user("others-guest")
 
 
+def test_a_group_inside_another_gives_no_rights_by_its_name(iam: Iam, administration: Administration) -> None:
+    """A deployment takes the site's people out of it and fails; others are told who is in it."""
+    administration.change("POST", "/groups", {"name": "guests"})
+    guests = administration.get("/groups?search=guests&exact=true")[0]["id"]
+    administration.change("POST", f"/groups/{guests}/children", {"name": "imaging"})
+    inner = administration.get(f"/groups/{guests}/children")[0]["id"]
+    administration.change("PUT", f"/users/{administration.user('outsider')['id']}/groups/{inner}")
+    assert "imaging" in iam.claims(iam.person("outsider")["access_token"])["groups"], "what this is about"
+    assert "/guests/imaging" in operate("iam", status=1)
+    assert iam.claims(iam.person("outsider")["access_token"])["groups"] == ["climate"]
+    administration.change("PUT", f"/groups/{inner}", {"name": "imaging-guests"})
+    operate("iam")
+    administration.change("DELETE", f"/groups/{guests}")
+
+
 # --- keys ---
 
 
@@ -448,5 +463,37 @@ def test_a_restore_that_fails_leaves_the_database_of_before(iam: Iam, administra
     assert "the database of before is in use again" in said
     recovers(iam)
     assert iam.login("outsider", password=chosen).is_success
-    left = on("runuser", "-u", "postgres", "--", "psql", "--csv", "--command=SELECT datname FROM pg_database")
-    assert "keycloak_" not in left
+    assert "keycloak_" not in databases()
+
+
+def test_a_restore_that_is_killed_is_undone_by_the_next(iam: Iam, administration: Administration, backup: Path) -> None:
+    """While the backup is in use already: what was there before is neither lost nor mixed with it."""
+    mode = backup.parent.stat().st_mode
+    backup.parent.chmod(0o750)
+    operate("backup")
+    assert backup.parent.stat().st_mode & 0o777 == 0o750, "the site's own folder"
+    backup.parent.chmod(mode)
+    chosen = token_urlsafe()
+    administration.set_password("guest", chosen)
+    kill_amid_restore()
+    said = operate("restore", "confirm=local", "iam_timeout=1", status=1)
+    assert "the database of before is in use again" in said
+    recovers(iam)
+    assert iam.login("guest", password=chosen).is_success
+    kill_amid_restore()
+    operate("restore", "confirm=local")
+    assert "keycloak_" not in databases()
+    refused(iam.login("guest", password=chosen), "invalid_grant")
+    assert iam.login("guest").is_success
+
+
+def databases() -> str:
+    """Names of the databases on the node."""
+    return on("runuser", "-u", "postgres", "--", "psql", "--csv", "--command=SELECT datname FROM pg_database")
+
+
+def kill_amid_restore() -> None:
+    """Kill a restore once the backup is in use."""
+    restore = ("site", "run", "local", "restore", f"--name={NAME}", "--extra-vars=confirm=local")
+    kill_deep(*restore, once=lambda: "keycloak_before" in databases())
+    assert "keycloak_before" in databases(), "killed before its end"

@@ -328,3 +328,51 @@ def test_folders_of_backups_are_for_their_owner_and_the_sites_own_is_as_the_site
         "ours": "0o700",
         "ours/iam-local-20250101T000000Z": "0o700",
     }
+
+
+# --- what a restore says ---
+
+
+@pytest.mark.parametrize(
+    ("failing", "verbs", "said"),
+    [
+        ([], ["swap", "forget"], ""),
+        (["forget"], ["swap", "forget"], "non-zero return code"),
+        (
+            ["swap"],
+            ["swap", "back", "forget"],
+            "the database of before is in use again (found in task Use the restored",
+        ),
+        (["realm"], ["swap", "back", "forget"], "the database of before is in use again (found in task Realm"),
+        (["realm", "service"], ["swap", "back", "forget"], "in its place again, but Keycloak does not run on it"),
+        (["realm", "back"], ["swap", "back"], "not in use again; it is kept on the host (found in task Realm"),
+    ],
+)
+def test_a_restore_says_which_database_is_in_use(
+    tmp_path: Path, failing: list[str], verbs: list[str], said: str
+) -> None:
+    role = tmp_path / "roles" / "iam"
+    shutil.copytree(role_path("iam") / "tasks" / "keycloak", role / "tasks")
+    exchange = role / "tasks" / "exchange.yml"
+    # In place of what needs a host.
+    text = exchange.read_text(encoding="utf-8").replace("deephdc.testbed.service:", "ansible.builtin.set_fact:")
+    exchange.write_text(text.replace("        name: keycloak\n", ""), encoding="utf-8")
+    for name in ("service", "realm", "impostors"):
+        # The service fails only once the database of before is back.
+        when = "back" if name == "service" else ""
+        fails = f"{name in failing} and lookup('file', '{tmp_path}/verbs') is search('{when}')"
+        task = {"name": name.title(), "ansible.builtin.assert": {"that": f"not ({fails})"}}
+        (role / "tasks" / f"{name}.yml").write_text(json.dumps([task]), encoding="utf-8")
+    (role / "files").mkdir()
+    script = f'#!/bin/sh\necho $1 >>{tmp_path}/verbs\ncase " {" ".join(failing)} " in *" $1 "*) exit 1;; esac\n'
+    (role / "files" / "dev-file.sh").write_text(script, encoding="utf-8")
+    use = {"ansible.builtin.include_role": {"name": str(role), "tasks_from": "exchange"}}
+    known = {"iam_database": "dev-file", "iam_restore_folder": "FOLDER"}
+    content = [{"hosts": "localhost", "gather_facts": False, "vars": known, "tasks": [use]}]
+    (tmp_path / "play.yml").write_text(json.dumps(content), encoding="utf-8")
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    argv = [program, str(tmp_path / "play.yml")]
+    done = subprocess.run(argv, cwd=repo_root(), check=False, capture_output=True, text=True)
+    assert (done.returncode == 0) == (said == ""), done.stdout
+    assert said in " ".join(done.stdout.split()), done.stdout
+    assert (tmp_path / "verbs").read_text(encoding="utf-8").split() == verbs
