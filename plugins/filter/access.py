@@ -56,6 +56,11 @@ CORRECT_ORGANISATIONS = "correct it in site_organisations"
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SYSTEM_NAMESPACE = re.compile(r"kube-.*|default")
 QUANTITY = re.compile(r"[0-9]+([.][0-9]+)?(m|k|[KMGTPE]i|[MGTPE])?")
+# Limits of extended resources, which only requests. makes one; and what else has a slash in its name.
+EXTENDED = re.compile(r"requests[.][^/]+/.+")
+OTHER_COUNTED = re.compile(r"count/.+|[^/]+[.]k8s[.]io/.+")
+NVIDIA = re.compile(r"requests[.]nvidia[.]com/(gpu|mig-([0-9]+c[.])?[0-9]+g[.][0-9]+gb([.-][a-z.]+)?)([.]shared)?")
+PART_LABEL, PART = "app.kubernetes.io/part-of", "deephdc-organisations"
 RULE_KEYS = frozenset({"user", "group", "namespace", "apiGroup", "resource", "nonResourcePath", "readonly"})
 # A GET of their subresources runs commands, opens ports, or passes requests on; a secret is read whole.
 READ_IS_TOO_MUCH = frozenset({"*", "pods", "services", "nodes", "secrets"})
@@ -159,12 +164,41 @@ def organisation_problems(declared: Sequence[Organisation], exempt: Sequence[str
 def quota_problems(declared: Sequence[Organisation]) -> list[str]:
     """What is wrong with the quotas of virtual organisations."""
     return [
-        problem(
-            f"organisation {one['name']} has no usable quota", f"{name}: {value!r}", "a quantity", "correct its quota"
-        )
+        problem(f"organisation {one['name']} has no usable quota", f"{name}: {value!r}", needed, "correct its quota")
         for one in organisations(declared)
         for name, value in one["quota"].items()
-        if not QUANTITY.fullmatch(str(value))
+        for needed in _quota_faults(str(name), str(value))
+    ]
+
+
+def _quota_faults(name: str, value: str) -> Iterator[str]:
+    """What a limit lacks. A name that nothing in the cluster has is taken by the API server, and limits nothing."""
+    if not QUANTITY.fullmatch(value):
+        yield "a quantity"
+    elif EXTENDED.fullmatch(name) and not value.isdecimal():
+        yield "a whole number"
+    if "/" in name and not EXTENDED.fullmatch(name) and not OTHER_COUNTED.fullmatch(name):
+        yield "requests. before the name of a resource, such as requests.nvidia.com/gpu"
+    if name.startswith("requests.nvidia.com/") and not NVIDIA.fullmatch(name):
+        yield "a name that NVIDIA's device plugin gives: gpu, or that of a MIG profile, such as mig-1g.5gb"
+
+
+def namespace_problems(declared: Sequence[Organisation], there: str) -> list[str]:
+    """Which organisations have the name of a namespace of somebody else.
+
+    ``there`` is what ``kubectl get namespaces --output json`` says; anything else where there is no cluster to ask.
+    """
+    try:
+        found = {one["metadata"]["name"]: one["metadata"].get("labels", {}) for one in json.loads(there)["items"]}
+    except (ValueError, TypeError, KeyError):
+        return []
+    names = [one["name"] for one in organisations(declared)]
+    mark = f"{PART_LABEL}={PART}"
+    advice = f"choose another in site_organisations, or hand it over with kubectl label namespace NAME {mark}"
+    return [
+        problem("a namespace is somebody else's", f"{name} without label {mark}", "a free name", advice)
+        for name in names
+        if name in found and found[name].get(PART_LABEL) != PART
     ]
 
 
@@ -325,6 +359,7 @@ class FilterModule:
             "abac_resource_problems": abac_resource_problems,
             "abac_rule_problems": abac_rule_problems,
             "issuer_problems": issuer_problems,
+            "namespace_problems": namespace_problems,
             "organisation_problems": organisation_problems,
             "organisations": organisations,
             "quota_problems": quota_problems,

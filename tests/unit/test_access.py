@@ -19,6 +19,7 @@ from plugins.filter.access import (
     abac_resource_problems,
     abac_rule_problems,
     issuer_problems,
+    namespace_problems,
     organisation_problems,
     organisations,
     quota_problems,
@@ -123,6 +124,67 @@ def test_a_quota_is_made_of_quantities() -> None:
     (said,) = quota_problems([{"name": "a", "quota": {"pods": "many"}}])
     assert "organisation a" in said
     assert "pods: 'many'" in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "requests.nvidia.com/gpu",
+        "requests.nvidia.com/gpu.shared",
+        "requests.nvidia.com/mig-1g.5gb",
+        "requests.nvidia.com/mig-1g.10gb.me",
+        "requests.nvidia.com/mig-1c.2g.20gb",
+        "requests.amd.com/gpu",
+        "count/jobs.batch",
+        "gold.storageclass.storage.k8s.io/persistentvolumeclaims",
+    ],
+)
+def test_a_quota_on_what_is_there_passes(name: str) -> None:
+    assert quota_problems([{"name": "a", "quota": {name: "4"}}]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "needed"),
+    [
+        ("nvidia.com/gpu", 4, "requests. before the name"),
+        ("limits.nvidia.com/gpu", 4, "requests. before the name"),
+        ("requests.nvidia.com/gpus", 4, "a name that NVIDIA's device plugin gives"),
+        ("requests.nvidia.com/mig-1g", 4, "a name that NVIDIA's device plugin gives"),
+        ("requests.nvidia.com/gpu", "0.5", "a whole number"),
+        ("requests.nvidia.com/gpu", "1k", "a whole number"),
+        ("requests.nvidia.com/gpu", "all", "a quantity"),
+    ],
+)
+def test_a_quota_that_limits_nothing_is_refused(name: str, value: Any, needed: str) -> None:
+    (said,) = quota_problems([{"name": "a", "quota": {name: value}}])
+    assert f"found {name}: {value!r}, needed {needed}" in said
+
+
+def test_a_namespace_of_somebody_else_is_no_organisation() -> None:
+    ours = {"metadata": {"name": "imaging", "labels": {"app.kubernetes.io/part-of": "deephdc-organisations"}}}
+    theirs = {"metadata": {"name": "climate", "labels": {"app.kubernetes.io/part-of": "other"}}}
+    bare = {"metadata": {"name": "weather"}}
+    there = json.dumps({"items": [ours, theirs, bare]})
+    assert namespace_problems([{"name": "imaging"}, {"name": "new"}], there) == []
+    said = namespace_problems([{"name": "climate"}, {"name": "weather"}], there)
+    assert ["found climate without" in said[0], "found weather without" in said[1]] == [True, True]
+    assert "kubectl label namespace NAME app.kubernetes.io/part-of=deephdc-organisations" in said[0]
+
+
+@pytest.mark.parametrize("there", ["", "skipped, since /etc/kubernetes/admin.conf does not exist", "null", "{}", "[]"])
+def test_without_a_cluster_every_namespace_is_free(there: str) -> None:
+    assert namespace_problems([{"name": "imaging"}], there) == []
+
+
+def test_the_label_of_our_namespaces_is_the_one_that_they_are_looked_for_by() -> None:
+    (space,) = (
+        one
+        for one in rendered(
+            "organisations.yaml.j2", "kubernetes_organisations", site_organisations=[{"name": "imaging"}]
+        )
+        if one and one["kind"] == "Namespace"
+    )
+    assert namespace_problems([{"name": "imaging"}], json.dumps({"items": [space]})) == []
 
 
 def test_members_write_in_their_namespace_and_readers_are_not_in_the_policy() -> None:

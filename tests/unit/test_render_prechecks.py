@@ -248,6 +248,11 @@ def test_a_control_plane_needs_memory(inventory: Path) -> None:
         ("control_plane", {"site_organisations": [{"name": "vo", "members": ["a", True]}]}, 'members: ["a", true]'),
         ("control_plane", {"kubernetes_control_plane_group_prefix": "idp:"}, "no issuer knows the groups"),
         ("organisations", {"site_organisations": [{"name": "vo", "quota": {"pods": "many"}}]}, "no usable quota"),
+        (
+            "organisations",
+            {"kubernetes_organisations_there": {"stdout": '{"items": [{"metadata": {"name": "climate"}}]}'}},
+            "found climate without label",
+        ),
     ],
 )
 def test_rights_that_open_too_much_are_refused(inventory: Path, role: str, settings: dict[str, Any], said: str) -> None:
