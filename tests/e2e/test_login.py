@@ -232,8 +232,9 @@ def test_while_the_iam_is_down_sessions_go_on_and_others_are_told(
     try:
         assert browser.get(echo).json()["X-Forwarded-User"] == "member"
         on("systemctl", "restart", "deephdc-oidc-proxy")
+        wait_for(lambda: program.get(echo, headers=PAGE).status_code == 500, "the proxy's own page", seconds=60)
         told = program.get(echo, headers=PAGE)
-        assert (told.status_code, told.headers["Content-Type"].partition(";")[0]) == (500, "text/html")
+        assert told.headers["Content-Type"].partition(";")[0] == "text/html"
         assert f"No login is possible: as a rule because {iam.issuer}," in " ".join(told.text.split())
         assert program.get(echo).status_code == 401
     finally:
