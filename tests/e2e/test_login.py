@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,10 +18,10 @@ import pytest
 
 from testbed import sites
 from testbed.at_address import AtAddress
-from tests.acceptance.probes.iam import Iam, submit
+from tests.acceptance.probes.iam import Administration, Iam, submit
 from tests.acceptance.probes.identity import issuer_of, site_trust
 from tests.acceptance.probes.site import Site
-from tests.e2e.support import deep_json, run_deep, wait_for
+from tests.e2e.support import deep_json, kill_deep, run_deep, wait_for
 from tests.unit.login_issuer import Authority
 
 pytestmark = pytest.mark.live
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.live
 NAME = "e2e-login"
 PORT = 8444
 PAGE = {"Accept": "text/html"}
+STATE = "/var/lib/keycloak"
 # Says what of a request has come through.
 ECHO = """
 import http.server, json
@@ -250,3 +252,28 @@ def test_a_service_that_is_taken_back_is_gone(echo: str) -> None:
     deploy("oidc_proxy_sites=", "iam_clients=", "site_certificates=")
     assert listening() == ""
     assert "DEEP site" in on("openssl", "x509", "-in", "/etc/deephdc/oidc-proxy/tls.crt", "-noout", "-issuer")
+
+
+def answers(iam: Iam) -> None:
+    """Wait until the IAM has started."""
+    wait_for(lambda: iam.client.get(f"{iam.issuer}/.well-known/openid-configuration").is_success, "an IAM that answers")
+
+
+def test_a_database_in_a_file_is_restored(site: Site, iam: Iam) -> None:
+    """As one of a server is: also after a restore that was killed, and one that failed."""
+    restore = ("site", "run", "local", "restore", f"--name={NAME}", "--extra-vars=confirm=local")
+    run_deep("site", "run", "local", "backup", f"--name={NAME}")
+    # A file is copied while Keycloak is stopped.
+    answers(iam)
+    administration = Administration(iam, "deephdc-admin", str(site.value("node1", "iam_admin_secret")))
+    administration.set_password("member", chosen := token_urlsafe())
+    kill_deep(*restore, once=lambda: "before" in on("ls", STATE))
+    assert "before" in on("ls", STATE), "killed before its end"
+    said = run_deep(*restore, "--extra-vars=iam_timeout=1", status=1).stderr
+    assert "the database of before is in use again" in said
+    answers(iam)
+    assert iam.login("member", password=chosen).is_success
+    run_deep(*restore)
+    assert not iam.login("member", password=chosen).is_success
+    assert iam.login("member").is_success
+    assert not {"before", "restored"} & {*on("ls", STATE).split()}
