@@ -135,6 +135,8 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> bool:
     wanted = content.encode() if isinstance(content, str) else content
     if path.is_file() and path.read_bytes() == wanted and path.stat().st_mode & 0o7777 == mode:
         return False
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     temporary = Path(name)

@@ -205,15 +205,19 @@ def _password(place: Place, user: str) -> str:
 def log_out(place: Place) -> dict[str, Any]:
     """Forget the tokens, and end the login at the provider where it answers: ``{ok, site, logged_out, revoked}``."""
     sites.need_testbed(place.site, place.name)
+    file = place.folder / FILE
     with _alone(place):
-        kept = _kept(place)
-        revoked = kept is not None and bool(kept.tokens.refresh) and _revoke(place, kept)
-        (place.folder / FILE).unlink(missing_ok=True)
-    return {"ok": True, "site": place.site, "logged_out": kept is not None, "revoked": revoked}
+        there = file.exists()
+        revoked = _revoke(place)
+        file.unlink(missing_ok=True)
+    return {"ok": True, "site": place.site, "logged_out": there, "revoked": revoked}
 
 
-def _revoke(place: Place, kept: Login) -> bool:
+def _revoke(place: Place) -> bool:
     try:
+        kept = _kept(place)
+        if kept is None or not kept.tokens.refresh:
+            return False
         _need_same(place, kept)
         with Client(provider(place)) as client:
             client.revoke(kept.tokens.refresh)
@@ -297,7 +301,8 @@ def _kept(place: Place) -> Login | None:
     file = place.folder / FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Login(**{**content, "tokens": Tokens(**content["tokens"])})
+        tokens = Tokens(**content["tokens"])
+        return Login(**{**content, "tokens": replace(tokens, until=float(tokens.until))})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as broken:

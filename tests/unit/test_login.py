@@ -450,11 +450,27 @@ def test_nobody_is_logged_in(testbed: Path) -> None:
     assert refused.value.exit_code == 1
 
 
-def test_unreadable_tokens_are_told(testbed: Path) -> None:
-    (testbed / "login.json").write_text("{}")
+UNREADABLE = (
+    "{}",
+    "junk",
+    '{"issuer": "i", "client": "c", "inventory": "", "tokens": {"access": "a", "until": "soon"}}',
+    '{"issuer": "i", "client": "c", "inventory": "", "tokens": {"access": "a", "until": null}}',
+)
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+def test_unreadable_tokens_are_told(testbed: Path, content: str) -> None:
+    (testbed / "login.json").write_text(content)
     with pytest.raises(DeepError, match=r"the tokens in .*login.json cannot be read") as refused:
         login.token(place())
     assert refused.value.next_step == "deep login local --name x --as USER"
+
+
+@pytest.mark.parametrize("content", UNREADABLE)
+def test_unreadable_tokens_are_forgotten_by_a_logout(testbed: Path, content: str) -> None:
+    (testbed / "login.json").write_text(content)
+    assert login.log_out(place()) == {"ok": True, "site": "local", "logged_out": True, "revoked": False}
+    assert not (testbed / "login.json").exists()
 
 
 def test_a_token_that_is_no_longer_accepted_is_told(issuer: Issuer) -> None:
