@@ -343,7 +343,7 @@ def test_folders_of_backups_are_for_their_owner_and_the_sites_own_is_as_the_site
             ["swap", "back", "forget"],
             "the database of before is in use again (found in task Use the restored",
         ),
-        (["realm"], ["swap", "back", "forget"], "the database of before is in use again (found in task Realm"),
+        (["realm"], ["swap", "back", "forget"], "the database of before is in use again (found in task Realm: No;"),
         (["realm", "service"], ["swap", "back", "forget"], "in its place again, but Keycloak does not run on it"),
         (["realm", "back"], ["swap", "back"], "not in use again; it is kept on the host (found in task Realm"),
     ],
@@ -361,7 +361,10 @@ def test_a_restore_says_which_database_is_in_use(
         # The service fails only once the database of before is back.
         when = "back" if name == "service" else ""
         fails = f"{name in failing} and lookup('file', '{tmp_path}/verbs') is search('{when}')"
-        task = {"name": name.title(), "ansible.builtin.assert": {"that": f"not ({fails})"}}
+        task = {
+            "name": name.title(),
+            "ansible.builtin.assert": {"that": f"not ({fails})", "fail_msg": "No. Next: look"},
+        }
         (role / "tasks" / f"{name}.yml").write_text(json.dumps([task]), encoding="utf-8")
     (role / "files").mkdir()
     script = f'#!/bin/sh\necho $1 >>{tmp_path}/verbs\ncase " {" ".join(failing)} " in *" $1 "*) exit 1;; esac\n'
