@@ -428,3 +428,39 @@ def test_keys_are_asked_for_with_a_token_for_each_issuers_audiences() -> None:
         payload = header.removeprefix("Bearer ").split(".")[1]
         said = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         assert (said["iss"], said["aud"]) == (issuer["url"], issuer["audiences"])
+
+
+INFO = 'apiserver_authentication_config_controller_last_config_info{apiserver_id_hash="sha256:00",hash="sha256:%s"} 1'
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "taken"),
+    [(0, INFO % "ab12", True), (0, INFO % "cd34", False), (0, "", True), (1, "", False), (1, INFO % "ab12", False)],
+)
+def test_an_api_server_has_taken_the_file_when_it_names_its_sum(code: int, said: str, taken: bool) -> None:
+    site = ifca()
+    _, block = site.trusted_yaml(role_path(ROLE) / "tasks" / "confirm.yml")
+    seen = {"rc": code, "stdout": said, "stderr": ""}
+    known = {f"{ROLE}_wanted": {"stat": {"checksum": "ab12"}}, f"{ROLE}_believed": seen}
+    assert site.holds(block["block"][0]["until"], site.variables(HOST, ROLE, known)) is taken
+
+
+def test_an_api_server_that_goes_on_with_other_issuers_ends_the_deployment() -> None:
+    ((_, block), resolve) = tasks("confirm.yml", kubernetes_control_plane_issuers=[ISSUER, OTHER])
+    (task,) = block["rescue"]
+    known = {f"{ROLE}_wanted": {"stat": {"checksum": "ab12"}}, f"{ROLE}_believed": {"stdout": f"x\n{INFO % 'cd34'}"}}
+    said = resolve(task["ansible.builtin.fail"]["msg"], **known, **task["vars"])
+    assert said.startswith(f"{HOST}: the API server does not believe")
+    assert "found a file with the sum cd34 in force" in said
+    assert all(part in said for part in ("with the sum ab12)", "Next: ", ISSUER["url"], OTHER["url"]))
+    known[f"{ROLE}_believed"] = {"stderr": "connection refused"}
+    said = resolve(task["ansible.builtin.fail"]["msg"], **known, **task["vars"])
+    assert "the sum that it does not say in force" in said
+
+
+def test_only_a_file_that_is_read_while_the_api_server_runs_is_waited_for() -> None:
+    found, _ = tasks("main.yml")
+    assert found[-1]["ansible.builtin.include_tasks"] == "confirm.yml"
+    for mode, waited in (("structured", True), ("flags", False)):
+        site = ifca(kubernetes_control_plane_oidc=mode)
+        assert site.holds(found[-1]["when"], site.variables(HOST, ROLE, {"ansible_check_mode": False})) is waited
