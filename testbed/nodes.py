@@ -38,6 +38,7 @@ OPEN_FILES = 1048576
 # Overlay file systems do not stack, and etcd's fsync is slow on one.
 VOLUMES = ("/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet")
 READY = "/usr/local/lib/deep-node/ready"
+READY_TRIES = 10
 SSH_PORT = 22
 SSH_TIMEOUT = 30.0
 
@@ -269,7 +270,7 @@ class Nodes:
         if container.status != "running":
             return NodeState(**common)
         try:
-            _, said = execute(container, [READY])
+            said = _ready(container)
             found = _versions(container) if versions else None
         except APIError:  # ended between the two questions
             container.reload()
@@ -278,7 +279,8 @@ class Nodes:
         answers = {key: value for key, value in facts if key != "failed"}
         failed = tuple(value for key, value in facts if key == "failed")
         key = " ".join(answers.get("key", "").split()[:2])
-        return NodeState(**common, system=answers.get("state", ""), failed_units=failed, host_key=key, versions=found)
+        system = answers.get("state", said.strip())
+        return NodeState(**common, system=system, failed_units=failed, host_key=key, versions=found)
 
     def _not_booted(self, state: NodeState, container: Container) -> DeepError:
         last = container.logs(tail=5).decode("utf-8", errors="replace").strip()
@@ -316,6 +318,17 @@ def execute(container: Container, command: Sequence[str]) -> tuple[int, str]:
     """Run ``command`` in a node through Docker: its exit status and what it said."""
     done = container.exec_run(list(command))
     return done.exit_code or 0, cast("bytes", done.output).decode("utf-8", errors="replace")
+
+
+def _ready(container: Container) -> str:
+    """What a node says of itself, or why nothing can be run in it: which Docker refuses at times, for a moment."""
+    status, said = execute(container, [READY])
+    for _ in range(READY_TRIES):
+        if status == 0:
+            break
+        time.sleep(1)
+        status, said = execute(container, [READY])
+    return said
 
 
 def known_hosts(states: Iterable[NodeState]) -> str:

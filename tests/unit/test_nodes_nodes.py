@@ -170,6 +170,19 @@ def test_a_node_that_does_not_boot_shows_its_last_words(client: Any) -> None:
     assert (refused.value.host, refused.value.found, refused.value.exit_code) == ("node1", "exited", 1)
 
 
+def test_a_node_in_which_nothing_can_be_run_is_asked_again(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    raise_nodes(client)
+    container = client.all_containers["deep-local-node1"]
+    container.answers["ready"] = (126, b"OCI runtime exec failed")
+    monkeypatch.setattr("testbed.nodes.time.sleep", lambda _: container.answers.pop("ready", None))
+    assert raise_nodes(client)[0].system == "running"
+    container.answers["ready"] = (126, b"OCI runtime exec failed")
+    monkeypatch.setattr("testbed.nodes.time.sleep", lambda _: None)
+    with pytest.raises(DeepError, match="systemd did not start") as refused:
+        raise_nodes(client)
+    assert refused.value.found == "OCI runtime exec failed"
+
+
 def test_failed_units_are_reported_and_do_not_stop_the_node(client: Any) -> None:
     client.ready = b"state degraded\nkey ssh-ed25519 K\nfailed cron.service\nfailed x.mount\n"
     state = raise_nodes(client)[0]
