@@ -38,7 +38,7 @@ OPEN_FILES = 1048576
 # Overlay file systems do not stack, and etcd's fsync is slow on one.
 VOLUMES = ("/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet")
 READY = "/usr/local/lib/deep-node/ready"
-READY_TRIES = 10
+READY_TRIES = 30
 SSH_PORT = 22
 SSH_TIMEOUT = 30.0
 
@@ -321,10 +321,10 @@ def execute(container: Container, command: Sequence[str]) -> tuple[int, str]:
 
 
 def _ready(container: Container) -> str:
-    """What a node says of itself, or why nothing can be run in it: which Docker refuses at times, for a moment."""
+    """What a node says of itself, or why it says nothing: Docker fails at that for a moment at times."""
     status, said = execute(container, [READY])
     for _ in range(READY_TRIES):
-        if status == 0:
+        if status == 0 and said:
             break
         time.sleep(1)
         status, said = execute(container, [READY])

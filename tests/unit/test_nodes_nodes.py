@@ -170,10 +170,13 @@ def test_a_node_that_does_not_boot_shows_its_last_words(client: Any) -> None:
     assert (refused.value.host, refused.value.found, refused.value.exit_code) == ("node1", "exited", 1)
 
 
-def test_a_node_in_which_nothing_can_be_run_is_asked_again(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lost", [(126, b"OCI runtime exec failed"), (0, b"")])
+def test_a_node_in_which_nothing_can_be_run_is_asked_again(
+    client: Any, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, bytes]
+) -> None:
     raise_nodes(client)
     container = client.all_containers["deep-local-node1"]
-    container.answers["ready"] = (126, b"OCI runtime exec failed")
+    container.answers["ready"] = lost
     monkeypatch.setattr("testbed.nodes.time.sleep", lambda _: container.answers.pop("ready", None))
     assert raise_nodes(client)[0].system == "running"
     container.answers["ready"] = (126, b"OCI runtime exec failed")
