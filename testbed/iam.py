@@ -88,7 +88,6 @@ class Client:
 
         from testbed.at_address import AtAddress
 
-        self._lost = httpx.TransportError
         verify = ssl.create_default_context(cafile=provider.authority)
         # A site that is reached by its name may be behind a proxy of this machine's environment.
         transport = AtAddress({provider.name: provider.address}, verify) if provider.address else None
@@ -174,9 +173,11 @@ class Client:
         return self._ask("POST", self.endpoint(endpoint), data={"client_id": self.provider.client, **fields})
 
     def _ask(self, method: str, url: str, **options: Any) -> dict[str, Any]:
+        import httpx
+
         try:
             answer = self._http.request(method, url, **options)
-        except self._lost as lost:
+        except httpx.TransportError as lost:
             raise self._no_answer(url, lost) from lost
         try:
             found = json.loads(answer.content or b"{}")

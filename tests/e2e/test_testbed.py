@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,14 @@ from testbed import sites
 from testbed.artifacts import api
 from testbed.paths import state_dir
 from tests.acceptance.probes.authorisation import ALLOWED, UNKNOWN, ApiServer, Request
-from tests.e2e.support import DEEP, NAME, ROOT, deep_json, left_behind, run_deep
+from tests.e2e.support import DEEP, NAME, ROOT, deep_json, left_behind, run_deep, wait_for
 
 pytestmark = pytest.mark.live
 
 # Seconds for which an API server believes a token that it has seen (Kubernetes' cache of tokens: 10), and one to spare.
 BELIEVED_FOR = 11
+# Seconds until servers that were started again answer.
+PATIENCE = 120
 KILL_AFTER = ": Make the cluster"
 KUBECTL = (
     "testbed", "shell", "node1", f"--name={NAME}", "--", "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get",
@@ -185,7 +187,7 @@ def test_a_right_that_is_taken_away_ends_with_the_token(member: Path) -> None:
         before = _token()
         for refusal, change in changes.items():
             _iam(**short, iam_users=[{"name": "member", **change}])
-            _wait_until(partial(said, refusal), refusal, seconds=lifetime + BELIEVED_FOR)
+            wait_for(partial(said, refusal), refusal, seconds=lifetime + BELIEVED_FOR)
         end = datetime.fromisoformat(before["until"]).timestamp()
         time.sleep(max(0.0, end + BELIEVED_FOR - time.time()))
         assert _api(before["access_token"]) == UNKNOWN
@@ -215,13 +217,13 @@ def test_the_cluster_goes_on_while_the_iam_is_down(member: Path) -> None:
         assert "does not answer" in said
         assert "next: " in said
         run_deep(*node, "sh", "-c", "kill -9 $(pidof kube-apiserver)")
-        _wait_until(lambda: "ok" in run_deep(*KUBECTL, "--raw=/readyz", status=None).stdout, "an API server")
+        wait_for(lambda: "ok" in run_deep(*KUBECTL, "--raw=/readyz", status=None).stdout, "an API server", PATIENCE)
         others = _processes()
         assert run_deep(*KUBECTL, "nodes").returncode == 0
         assert "Unauthorized" in _kubectl(member, *pods).stderr, "it has not seen the issuer's keys"
     finally:
         run_deep(*node, "systemctl", "start", "keycloak")
-    _wait_until(lambda: _kubectl(member, *pods).returncode == 0, "a token that is believed again")
+    wait_for(lambda: _kubectl(member, *pods).returncode == 0, "a token that is believed again", PATIENCE)
     run_deep("login", "--as=reader", f"--name={NAME}")
     assert _processes() == others, "something else was restarted"
 
@@ -231,13 +233,6 @@ def _processes() -> list[str]:
     units = "containerd kubelet docker-registry deephdc-oidc-proxy"
     script = f"systemctl show --property=MainPID --value {units}; pidof kube-apiserver etcd"
     return on("node1", script).split()
-
-
-def _wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what} is still missing after {seconds:.0f} s"
-        time.sleep(1)
 
 
 def test_verify_fails_and_says_why_when_a_service_is_down() -> None:
