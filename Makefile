@@ -6,6 +6,8 @@ BIN := .venv/bin
 REPORTS := reports
 PYTHON_CODE := testbed plugins tools benchmarks tests
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
+# These look at the whole machine before and after; the other live tests raise testbeds beside each other.
+ALONE := tests/artifacts tests/nodes tests/e2e/test_testbed.py
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header
 
@@ -32,7 +34,7 @@ test: ## Run every test: lint, unit, live nodes, molecule, end to end
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory live
-	@$(BIN)/python tools/test_summary.py $(REPORTS)/unit.xml $(REPORTS)/live.xml
+	@$(BIN)/python tools/test_summary.py $(REPORTS)/unit.xml $(REPORTS)/alone.xml $(REPORTS)/live.xml
 
 .PHONY: lint
 lint: ## Run the linters, the type checker and the security scanner
@@ -51,7 +53,8 @@ unit: ## Run the unit tests (minutes, no root, no Docker)
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
-	@$(PYTEST)/live.xml tests/artifacts tests/nodes tests/molecule tests/e2e
+	@$(PYTEST)/alone.xml $(ALONE)
+	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --durations 20 tests/molecule tests/e2e $(ALONE:%=--ignore=%)
 
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources

@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,17 @@ def sockets(table: str, protocol: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def open_sockets(descriptors: Path) -> set[str]:
+    """Inodes of the sockets that a process has open; a file that it closes meanwhile is none of them."""
+    inodes = set()
+    for descriptor in descriptors.iterdir():
+        with suppress(FileNotFoundError):
+            target = os.readlink(descriptor)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    return inodes
+
+
 def socket_owners(inodes: set[str], proc: Path = Path("/proc")) -> dict[str, tuple[int, str]]:
     """Process id and name of the owner of each socket inode that can be found."""
     owners: dict[str, tuple[int, str]] = {}
@@ -221,22 +233,28 @@ def socket_owners(inodes: set[str], proc: Path = Path("/proc")) -> dict[str, tup
         if not entry.name.isdigit():
             continue
         try:
-            links = [os.readlink(link) for link in (entry / "fd").iterdir()]
+            owned = open_sockets(entry / "fd") & inodes
         except OSError:
             continue  # the process ended meanwhile
-        for inode in {link[8:-1] for link in links if link.startswith("socket:[")} & inodes:
+        for inode in owned:
             owners.setdefault(inode, (int(entry.name), read(str(entry / "comm")).strip()))
     return owners
 
 
+def listening_sockets() -> dict[str, dict[str, Any]]:
+    """Every TCP socket that is listened on, by inode."""
+    return {**sockets(read("/proc/net/tcp"), "tcp"), **sockets(read("/proc/net/tcp6"), "tcp6")}
+
+
 def listening() -> list[dict[str, Any]]:
     """Every TCP port that is listened on, with the program that does; sorted by port."""
-    found = {**sockets(read("/proc/net/tcp"), "tcp"), **sockets(read("/proc/net/tcp6"), "tcp6")}
+    found = listening_sockets()
     owners = socket_owners(set(found))
     rows = []
-    for inode, row in found.items():
+    # One that was closed before its owner was found is nobody's any more.
+    for inode in found.keys() & listening_sockets().keys():
         pid, program = owners.get(inode, (0, ""))
-        rows.append({**row, "pid": pid, "program": program})
+        rows.append({**found[inode], "pid": pid, "program": program})
     return sorted(rows, key=lambda row: (row["port"], row["address"]))
 
 

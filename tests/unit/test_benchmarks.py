@@ -53,10 +53,10 @@ def test_page_says_what_was_reached() -> None:
     report.ratios = {"slow": (2.1, 2.0), "quick": (0.3, 0.35), "free": (1.1, None)}
     report.spent = {count: {"Some task": count / 10} for count in (1, *testbed.SCALE)}
     report.loads = {"token, ours": identity.Load(123.4, 1.2, 5.67)}
-    report.decisions = {0: identity.Load(810, 1.0, 1.4), 10: identity.Load(800, 1.25, 1.5)}
+    report.decisions = {0: (identity.Load(810, 1.0, 1.4), 5e-6), 10: (identity.Load(800, 1.25, 1.5), 7.54e-6)}
     lines = testbed.render(report).splitlines()
     assert "| token, ours | 123 | 1.2 | 5.7 |" in lines
-    assert "| 10 | 800 | 1.25 | 1.50 | +0.25 |" in lines
+    assert "| 10 | 7.5 | +2.5 | 800 | 1.25 | 1.50 |" in lines
     assert lines[0] == "Measured on 2026-01-02 in 61 minutes: a machine."
     assert lines[4:7] == [
         "| slow | 2.1x | 2.0x | **not reached** |", "| quick | 0.3x | 0.35x | reached |", "| free | 1.1x |  |  |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,31 @@ def test_the_owner_of_a_socket_is_found(tmp_path: Path) -> None:
     (descriptors / "4").symlink_to("/dev/null")
     assert host_facts.socket_owners({"4711"}, tmp_path) == {"4711": (42, "etcd")}
     assert host_facts.socket_owners({"1"}, tmp_path) == {}
+
+
+def test_an_owner_that_closes_a_file_meanwhile_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = tmp_path / "42" / "fd"
+    descriptors.mkdir(parents=True)
+    (tmp_path / "42" / "comm").write_text("kubelet\n", encoding="utf-8")
+    for number in range(3, 8):
+        (descriptors / str(number)).symlink_to(f"socket:[{number}]")
+    closed, readlink = descriptors / "5", os.readlink
+
+    def closing(path: Path) -> str:
+        closed.unlink(missing_ok=True)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", closing)
+    others = {"3", "4", "6", "7"}
+    assert host_facts.socket_owners({*others, "5"}, tmp_path) == dict.fromkeys(others, (42, "kubelet"))
+
+
+def test_a_socket_that_is_closed_meanwhile_is_not_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"port": 10250, "address": "::", "protocol": "tcp6"}
+    readings = iter(({"1": row, "2": {**row, "port": 10248}}, {"1": row}))
+    monkeypatch.setattr(host_facts, "listening_sockets", lambda: next(readings))
+    monkeypatch.setattr(host_facts, "socket_owners", lambda _: {"1": (42, "kubelet")})
+    assert host_facts.listening() == [{**row, "pid": 42, "program": "kubelet"}]
 
 
 def test_default_route() -> None:
