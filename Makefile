@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 REPORTS := reports
-PYTHON_CODE := testbed plugins tools benchmarks tests
+PYTHON_CODE := testbed plugins services tools benchmarks tests
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
 # These look at the whole machine before and after; the other live tests raise testbeds beside each other.
 ALONE := tests/artifacts tests/nodes tests/e2e/test_testbed.py
@@ -49,7 +49,7 @@ lint: ## Run the linters, the type checker and the security scanner
 
 .PHONY: unit
 unit: ## Run the unit tests (minutes, no root, no Docker)
-	@$(PYTEST)/unit.xml --numprocesses 2 tests/unit
+	@$(PYTEST)/unit.xml --numprocesses 2 tests/unit tests/services
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from testbed.rendering import load_plugins
-from tools import unpacked_programs
 
 # Modules of the collection import each other by its name, which only Ansible's loader knows.
 load_plugins()
-
-
-@pytest.fixture(scope="module")
-def distribution_programs() -> Iterator[None]:
-    """Have programs of the distribution found that ``scripts/bootstrap.sh test`` has unpacked."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in unpacked_programs.environment().items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(autouse=True)

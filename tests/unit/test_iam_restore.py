@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,35 +114,6 @@ class ServerDatabase(Database):
         return self.psql("SELECT datname FROM pg_database WHERE datname LIKE 'keycloak_%' ORDER BY 1").split()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, distribution_programs: None) -> Iterator[dict[str, str]]:
-    """A PostgreSQL without a network; returns the environment of its clients."""
-    found = shutil.which("postgres")
-    if found is None:
-        pytest.skip("PostgreSQL is not here; on Debian and Ubuntu fetch it: scripts/bootstrap.sh test")
-    programs = Path(found).resolve().parent
-    folder = tmp_path_factory.mktemp("postgresql")
-    # It refuses to run as root, and nobody else may enter root's folders: root goes by another name there.
-    as_owner = ["unshare", "--user", "--map-user=daemon", "--map-group=daemon"] if os.geteuid() == 0 else []
-    data = folder / "data"
-    initdb = [f"{programs}/initdb", f"--pgdata={data}", "--auth=trust", "--username=postgres", "--no-sync"]
-    subprocess.run([*as_owner, *initdb], check=True, capture_output=True, cwd="/")
-    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"]
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "PGHOST": str(data), "PGUSER": "postgres"}
-    with subprocess.Popen(
-        [*as_owner, f"{programs}/postgres", "-D", str(data), *options], cwd="/", stderr=subprocess.DEVNULL
-    ) as running:
-        try:
-            ready = [f"{programs}/pg_isready", "--quiet", f"--host={data}"]
-            deadline = time.monotonic() + 20
-            while subprocess.run(ready, check=False).returncode != 0:
-                assert time.monotonic() < deadline, "PostgreSQL does not answer"
-                time.sleep(0.1)
-            yield environment
-        finally:
-            running.terminate()
-
-
 @pytest.fixture(params=["dev-file", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     """A database with people of before, and a dump with those of the backup."""
@@ -152,7 +121,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     if request.param == "dev-file":
         found = FileDatabase(request.param, tmp_path, {})
     else:
-        found = ServerDatabase(request.param, tmp_path, request.getfixturevalue("server"))
+        found = ServerDatabase(request.param, tmp_path, request.getfixturevalue("postgresql"))
         for name in ("keycloak", "keycloak_before", "keycloak_restored"):
             found.psql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", "postgres")
         if not found.psql("SELECT 1 FROM pg_roles WHERE rolname = 'keycloak'", "postgres"):

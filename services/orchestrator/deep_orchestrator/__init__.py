@@ -1,0 +1,1 @@
+"""The embedded orchestrator: chooses a site for a deployment, deploys it there, and elsewhere where that fails."""

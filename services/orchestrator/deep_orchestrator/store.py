@@ -1,0 +1,140 @@
+"""Deployments and what was tried for each: the tables, in the same database as the durable workflows."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pysqlite3.dbapi2
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+Json = dict[str, Any]
+
+# To the database, of one process; what waits for a site needs none meanwhile.
+CONNECTIONS = 20
+
+
+class Status(enum.StrEnum):
+    """States of a deployment, as INDIGO's orchestrator names them."""
+
+    CREATE_IN_PROGRESS = "CREATE_IN_PROGRESS"
+    CREATE_COMPLETE = "CREATE_COMPLETE"
+    CREATE_FAILED = "CREATE_FAILED"
+    UPDATE_IN_PROGRESS = "UPDATE_IN_PROGRESS"
+    UPDATE_COMPLETE = "UPDATE_COMPLETE"
+    UPDATE_FAILED = "UPDATE_FAILED"
+    DELETE_IN_PROGRESS = "DELETE_IN_PROGRESS"
+    DELETE_COMPLETE = "DELETE_COMPLETE"
+    DELETE_FAILED = "DELETE_FAILED"
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether somebody works on it."""
+        return self.value.endswith("_IN_PROGRESS")
+
+
+class Outcome(enum.StrEnum):
+    """What became of one attempt at one site."""
+
+    RUNNING = enum.auto()
+    COMPLETE = enum.auto()
+    FAILED = enum.auto()
+    # Failed or deleted, and nothing of it is at the site any more.
+    REMOVED = enum.auto()
+
+
+def engine(url: str) -> sa.Engine:
+    """The database of a URL of SQLAlchemy, for the tables here and those of the durable workflows.
+
+    SQLite comes from a library of its own: what Debian 12 has (3.40) cannot tell milliseconds, which DBOS asks it for.
+    """
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True, pool_size=CONNECTIONS)
+    made = sa.create_engine(url, module=pysqlite3.dbapi2, pool_size=CONNECTIONS)
+
+    @sa.event.listens_for(made, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # Writers wait for each other from the beginning of a transaction on, and readers for nobody.
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in ("busy_timeout=30000", "foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return made
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Of every table of the orchestrator."""
+
+
+class Deployment(Base):
+    """What somebody asked for."""
+
+    __tablename__ = "deployments"
+
+    uuid: Mapped[str] = mapped_column(sa.String(36), primary_key=True, default=lambda: str(uuid4()))
+    issuer: Mapped[str]
+    subject: Mapped[str] = mapped_column(index=True)
+    username: Mapped[str]
+    organisation: Mapped[str] = mapped_column(index=True)
+    template: Mapped[str] = mapped_column(sa.Text)
+    parameters: Mapped[Json] = mapped_column(sa.JSON, default=dict)
+    callback: Mapped[str | None]
+    max_providers_retry: Mapped[int | None]
+    keep_last_attempt: Mapped[bool] = mapped_column(default=False)
+    status: Mapped[Status] = mapped_column(sa.Enum(Status, native_enum=False), index=True)
+    status_reason: Mapped[str | None] = mapped_column(sa.Text)
+    # How often something was asked of it: each time has a workflow of its own.
+    operation: Mapped[int] = mapped_column(default=1)
+    # Why each site was chosen or rejected, when it was looked at last.
+    selection: Mapped[list[Json]] = mapped_column(sa.JSON, default=list)
+    outputs: Mapped[Json] = mapped_column(sa.JSON, default=dict)
+    created: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), default=now)
+    updated: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), default=now, onupdate=now)
+    attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.started", cascade="all, delete-orphan")
+
+
+class Attempt(Base):
+    """The try at one site: a deployment is made once, and no site is tried twice for it."""
+
+    __tablename__ = "attempts"
+
+    deployment: Mapped[str] = mapped_column(sa.ForeignKey("deployments.uuid"), primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    infrastructure: Mapped[str | None]
+    outcome: Mapped[Outcome] = mapped_column(sa.Enum(Outcome, native_enum=False), index=True)
+    reason: Mapped[str | None] = mapped_column(sa.Text)
+    started: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True), default=now)
+    ended: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+
+
+class Worker(Base):
+    """A process that works on deployments, and when it said last that it lives."""
+
+    __tablename__ = "workers"
+
+    executor: Mapped[str] = mapped_column(primary_key=True)
+    seen: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+
+
+def get(session: Session, uuid: str) -> Deployment:
+    """A deployment that there is; raises LookupError where it is not."""
+    found = session.get(Deployment, uuid)
+    if found is None:
+        raise LookupError(f"no deployment {uuid}")
+    return found
+
+
+def recent_failures(session: Session, since: datetime) -> dict[str, int]:
+    """How many attempts failed at each site since a time."""
+    failed = sa.select(Attempt.site, sa.func.count()).where(
+        Attempt.reason.is_not(None), Attempt.ended >= since, Attempt.outcome != Outcome.COMPLETE
+    )
+    return {site: count for site, count in session.execute(failed.group_by(Attempt.site))}  # noqa: C416 # rows, for dict()

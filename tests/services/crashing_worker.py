@@ -1,0 +1,194 @@
+"""A worker of the orchestrator that is killed at random moments and started again, while orders come in.
+
+    python -m tests.services.crashing_worker kill DATABASE_URL FOLDER KILLS SEED
+    python -m tests.services.crashing_worker work DATABASE_URL FOLDER NAME HEARTBEAT
+
+The first ends when every deployment is settled; its workers are forked, so that starting one takes no imports. The
+second is one worker, for others to kill.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+from sqlalchemy.orm import Session
+
+from deep_orchestrator import orders, store
+from deep_orchestrator.selection import Agreement, Ask, Offer
+from deep_orchestrator.sites import NullSite, Site
+from deep_orchestrator.steps import Steps
+from deep_orchestrator.store import Deployment, Status
+from deep_orchestrator.worker import HEARTBEAT, working
+from deep_orchestrator.workflows import Deployer, Limits
+
+ORGANISATION = "imaging"
+# The first one is tried first and makes nothing that works.
+BROKEN, SOUND = "broken", "sound"
+SITES = {BROKEN: 1, SOUND: 2}
+LONGEST_LIFE = 0.6
+PATIENCE = 120
+
+
+class SlowSite(NullSite):
+    """Takes its time before and after it has made or removed something, so that a kill hits it there.
+
+    ``journal`` of it all: a line when something begins, has an effect and ends.
+    """
+
+    PAUSE = 0.03
+
+    def __init__(self, folder: Path, seconds: float = 0, *, broken: bool = False) -> None:
+        super().__init__(folder, seconds, broken=broken)
+        self.journal = folder / "journal"
+
+    @contextmanager
+    def _slowly(self, what: str) -> Iterator[None]:
+        self._note(f"{what} begins")
+        time.sleep(self.PAUSE)
+        yield
+        self._note(f"{what} has happened")
+        time.sleep(self.PAUSE)
+        self._note(f"{what} ends")
+
+    def _note(self, line: str) -> None:
+        with self.journal.open("a", encoding="utf-8") as journal:
+            journal.write(f"{line}\n")
+
+    def create(self, deployment: str, template: str, parameters: dict[str, Any]) -> str:
+        """Make another one, slowly."""
+        with self._slowly("create"):
+            return super().create(deployment, template, parameters)
+
+    def remove(self, infrastructure: str) -> None:
+        """Remove it, slowly."""
+        with self._slowly("remove"):
+            super().remove(infrastructure)
+
+
+def sites(folder: Path) -> dict[str, Site]:
+    """Every site by name."""
+    return {name: SlowSite(folder / name, 0.1, broken=name == BROKEN) for name in SITES}
+
+
+def offers() -> list[Offer]:
+    """What every site has."""
+    return [
+        Offer(site=name, gpus_total=2, gpus_free=2, agreements={ORGANISATION: Agreement(priority=priority)})
+        for name, priority in SITES.items()
+    ]
+
+
+def work(url: str, folder: Path, executor: str = "one", heartbeat: timedelta = HEARTBEAT) -> None:
+    """Work until killed."""
+    engine = store.engine(url)
+
+    def deployer() -> Deployer:
+        steps = Steps(engine, sites(folder), offers, lambda one: Ask(organisation=one.organisation, gpus=1))
+        return Deployer(steps, Limits(poll=0.05, attempt=30, removal=10))
+
+    with working(engine, executor, deployer, poll=0.05, heartbeat=heartbeat):
+        (folder / f"{executor}.up").touch()
+        signal.pause()
+
+
+def forked(action: Callable[[], None]) -> int:
+    """The process id of a child that does something."""
+    pid = os.fork()
+    if pid == 0:
+        action()
+        os._exit(0)
+    return pid
+
+
+def killed(pid: int) -> None:
+    """Kill a child and wait for its end."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def wait_for(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{what}: not within {PATIENCE} s")
+        time.sleep(0.05)
+
+
+def order_something(engine: sa.Engine, chance: random.Random) -> None:
+    """A new deployment, or that one there is be deleted or changed, whatever is being done with it."""
+    client = DBOSClient(system_database_engine=engine)
+    with Session(engine) as session, session.begin():
+        there = session.scalars(sa.select(Deployment).where(Deployment.status != Status.DELETE_COMPLETE)).all()
+        what = chance.choice((orders.create, orders.create, orders.delete, orders.update)) if there else orders.create
+        with suppress(orders.ConflictError):
+            what(client, session, chance.choice(there) if what is not orders.create else new())
+
+
+def new() -> Deployment:
+    """What a member asks for."""
+    return Deployment(
+        issuer="https://iam.test",
+        subject="1",
+        username="member",
+        organisation=ORGANISATION,
+        template="t",
+        parameters={},
+    )
+
+
+def unsettled(engine: sa.Engine) -> int:
+    """How many deployments somebody still has to work on."""
+    with Session(engine) as session:
+        return sum(one.status.in_progress for one in session.scalars(sa.select(Deployment)))
+
+
+def interrupted(folder: Path, what: str) -> tuple[int, int]:
+    """How often the sound site was interrupted before something had an effect, and after it, before anybody knew."""
+    journal = folder / SOUND / "journal"
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+    begun, happened, ended = (lines.count(f"{what} {point}") for point in ("begins", "has happened", "ends"))
+    return begun - happened, happened - ended
+
+
+def kill(url: str, folder: Path, kills: int, seed: int) -> None:
+    """Kill so many workers, and more until some were killed while they made something; then let one finish."""
+    chance = random.Random(seed)  # nosec B311
+    engine = store.engine(url)
+    first = forked(lambda: work(url, folder))
+    wait_for((folder / "one.up").exists, "the first worker")
+    killed(first)
+    while kills > 0 or min(interrupted(folder, "create")) == 0:
+        kills -= 1
+        order_something(engine, chance)
+        engine.dispose()
+        (folder / "one.up").unlink(missing_ok=True)
+        worker = forked(lambda: work(url, folder))
+        wait_for((folder / "one.up").exists, "a worker")
+        time.sleep(chance.uniform(0, LONGEST_LIFE))
+        killed(worker)
+    engine.dispose()
+    last = forked(lambda: work(url, folder))
+    try:
+        wait_for(lambda: unsettled(engine) == 0, "every deployment is settled")
+    finally:
+        killed(last)
+
+
+if __name__ == "__main__":
+    what, database, place, *rest = sys.argv[1:]
+    if what == "kill":
+        kill(database, Path(place), int(rest[0]), int(rest[1]))
+    else:
+        work(database, Path(place), rest[0], timedelta(seconds=float(rest[1])))
