@@ -26,31 +26,35 @@ from sqlalchemy.orm import Session
 
 from deep_orchestrator import orders, store
 from deep_orchestrator.selection import Agreement, Ask, Offer
-from deep_orchestrator.sites import NullSite, Site
-from deep_orchestrator.steps import Steps
+from deep_orchestrator.sites import Look, NullSite, Site, State
+from deep_orchestrator.steps import Limits, Steps
 from deep_orchestrator.store import Deployment, Status
 from deep_orchestrator.worker import HEARTBEAT, working
-from deep_orchestrator.workflows import Deployer, Limits
+from deep_orchestrator.workflows import Deployer
 
 ORGANISATION = "imaging"
 # The first one is tried first and makes nothing that works.
 BROKEN, SOUND = "broken", "sound"
 SITES = {BROKEN: 1, SOUND: 2}
 LONGEST_LIFE = 0.6
+# The others are killed while they start.
+WHILE_WORKING = 0.8
+MOST_KILLS = 300
 PATIENCE = 120
 
 
 class SlowSite(NullSite):
     """Takes its time before and after it has made or removed something, so that a kill hits it there.
 
-    ``journal`` of it all: a line when something begins, has an effect and ends.
+    ``journal`` of it all: a line when something begins, has an effect and ends. Nothing gets ready while there is a
+    file ``held``.
     """
 
     PAUSE = 0.03
 
     def __init__(self, folder: Path, seconds: float = 0, *, broken: bool = False) -> None:
         super().__init__(folder, seconds, broken=broken)
-        self.journal = folder / "journal"
+        self.journal, self.held = folder / "journal", folder / "held"
 
     @contextmanager
     def _slowly(self, what: str) -> Iterator[None]:
@@ -67,8 +71,12 @@ class SlowSite(NullSite):
 
     def create(self, deployment: str, template: str, parameters: dict[str, Any]) -> str:
         """Make another one, slowly."""
-        with self._slowly("create"):
+        with self._slowly(f"create {deployment}"):
             return super().create(deployment, template, parameters)
+
+    def look(self, infrastructure: str) -> Look:
+        """Not ready while it is held."""
+        return Look(State.PENDING) if self.held.exists() else super().look(infrastructure)
 
     def remove(self, infrastructure: str) -> None:
         """Remove it, slowly."""
@@ -94,8 +102,8 @@ def work(url: str, folder: Path, executor: str = "one", heartbeat: timedelta = H
     engine = store.engine(url)
 
     def deployer() -> Deployer:
-        steps = Steps(engine, sites(folder), offers, lambda one: Ask(organisation=one.organisation, gpus=1))
-        return Deployer(steps, Limits(poll=0.05, attempt=30, removal=10))
+        steps = Steps(engine, sites(folder), offers, lambda one: Ask(organisation=one.organisation, gpus=1), Limits())
+        return Deployer(steps, poll=0.05)
 
     with working(engine, executor, deployer, poll=0.05, heartbeat=heartbeat):
         (folder / f"{executor}.up").touch()
@@ -154,11 +162,14 @@ def unsettled(engine: sa.Engine) -> int:
         return sum(one.status.in_progress for one in session.scalars(sa.select(Deployment)))
 
 
-def interrupted(folder: Path, what: str) -> tuple[int, int]:
-    """How often the sound site was interrupted before something had an effect, and after it, before anybody knew."""
+def interrupted(folder: Path) -> tuple[int, int]:
+    """How often the sound site was interrupted before it had made something, and after it, before anybody knew."""
     journal = folder / SOUND / "journal"
     lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
-    begun, happened, ended = (lines.count(f"{what} {point}") for point in ("begins", "has happened", "ends"))
+    creations = [line for line in lines if line.startswith("create")]
+    begun, happened, ended = (
+        sum(line.endswith(point) for line in creations) for point in ("begins", "has happened", "ends")
+    )
     return begun - happened, happened - ended
 
 
@@ -166,18 +177,23 @@ def kill(url: str, folder: Path, kills: int, seed: int) -> None:
     """Kill so many workers, and more until some were killed while they made something; then let one finish."""
     chance = random.Random(seed)  # nosec B311
     engine = store.engine(url)
+    up = folder / "one.up"
     first = forked(lambda: work(url, folder))
-    wait_for((folder / "one.up").exists, "the first worker")
+    wait_for(up.exists, "the first worker")
     killed(first)
-    while kills > 0 or min(interrupted(folder, "create")) == 0:
-        kills -= 1
+    for number in range(MOST_KILLS):
+        if number >= kills and min(interrupted(folder)) > 0:
+            break
         order_something(engine, chance)
         engine.dispose()
-        (folder / "one.up").unlink(missing_ok=True)
+        up.unlink(missing_ok=True)
         worker = forked(lambda: work(url, folder))
-        wait_for((folder / "one.up").exists, "a worker")
+        if chance.random() < WHILE_WORKING:
+            wait_for(up.exists, "a worker")
         time.sleep(chance.uniform(0, LONGEST_LIFE))
         killed(worker)
+    else:
+        raise SystemExit(f"{MOST_KILLS} kills interrupted {interrupted(folder)} creations")
     engine.dispose()
     last = forked(lambda: work(url, folder))
     try:

@@ -17,13 +17,15 @@ from tests.services.crashing_worker import BROKEN, SITES, SOUND
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 60
+LONGEST = 600
 SETTLED = {Status.CREATE_COMPLETE, Status.UPDATE_COMPLETE, Status.DELETE_COMPLETE}
 
 
 def run_and_kill(url: str, folder: Path, kills: int, seed: int) -> None:
     command = [sys.executable, "-m", "tests.services.crashing_worker", "kill", url, str(folder), str(kills), str(seed)]
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True)
+    print("seed", seed)  # shown where the test fails
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True, timeout=LONGEST)
 
 
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
@@ -44,3 +46,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
         assert len(running) == sum(one.status != Status.DELETE_COMPLETE for one in deployments)
     assert there == {BROKEN: [], SOUND: there[SOUND]}
     assert sorted(there[SOUND]) == sorted(map(str, running))
+    for site in SITES:
+        lines = (tmp_path / site / "journal").read_text(encoding="utf-8").splitlines()
+        made = [line for line in lines if line.startswith("create") and line.endswith("has happened")]
+        assert len(made) == len(set(made))

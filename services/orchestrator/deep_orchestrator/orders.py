@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dbos import DBOSClient, EnqueueOptions
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
 
 from deep_orchestrator.store import Deployment, Status
 from deep_orchestrator.workflows import NAME, QUEUE, Deployer
@@ -40,7 +41,12 @@ def delete(client: DBOSClient, session: Session, deployment: Deployment) -> None
 def _next(session: Session, deployment: Deployment, status: Status) -> None:
     deployment.operation += 1
     deployment.status, deployment.status_reason = status, None
-    session.flush()
+    try:
+        session.flush()
+    except StaleDataError:
+        raise ConflictError(
+            "something else was ordered of it at the same time: look at it, and order it again"
+        ) from None
 
 
 def _enqueue(client: DBOSClient, session: Session, deployment: Deployment, what: str) -> None:

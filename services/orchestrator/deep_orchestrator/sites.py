@@ -37,7 +37,9 @@ class Site(Protocol):
     """A place for infrastructures.
 
     Each carries the name of its deployment: who was killed before it could note what it had made finds it again by it.
-    Every method may raise SiteError, and anything else where the site is not reached, which is worth another try.
+    So ``find`` has to know of what ``create`` has made as soon as it is there, also where nobody got its answer; where
+    the site offers a key that makes a request count once, it is that name. Every method may raise SiteError, and
+    anything else where the site is not reached, which is worth another try.
     """
 
     def find(self, deployment: str) -> list[str]:
@@ -81,9 +83,7 @@ class NullSite:
         """Make another one, whether or not there is one."""
         identifier = str(uuid4())
         made = {"deployment": deployment, "template": template, "parameters": parameters, "made": time.time()}
-        new = self._folder / f".{identifier}"
-        new.write_text(json.dumps(made), encoding="utf-8")
-        new.rename(self._folder / f"{identifier}.json")
+        self._write(identifier, made)
         return identifier
 
     def update(self, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
@@ -93,7 +93,13 @@ class NullSite:
             made = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SiteError(f"there is no infrastructure {infrastructure}") from None
-        path.write_text(json.dumps({**made, "template": template, "parameters": parameters}), encoding="utf-8")
+        self._write(infrastructure, {**made, "template": template, "parameters": parameters})
+
+    def _write(self, identifier: str, made: dict[str, Any]) -> None:
+        """Write a file that others never see half."""
+        new = self._folder / f".{identifier}"
+        new.write_text(json.dumps(made), encoding="utf-8")
+        new.rename(self._folder / f"{identifier}.json")
 
     def look(self, infrastructure: str) -> Look:
         """Ready once its seconds are over."""

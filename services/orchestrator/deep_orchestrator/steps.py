@@ -1,9 +1,14 @@
-"""What is done for a deployment. A crash makes a step run again, so it looks first for what it may have done before."""
+"""What is done for a deployment. A crash makes a step run again, so it looks first for what it may have done before.
+
+Whatever decides how a workflow goes on is the answer of a step, for a workflow that is gone on with reads it again.
+"""
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypedDict
 
@@ -19,20 +24,38 @@ from deep_orchestrator.store import Attempt, Deployment, Json, Outcome, Status
 FAILURES_COUNT_FOR = timedelta(days=1)
 
 
-class Seen(TypedDict):
-    """What a look at an infrastructure found; ``at``: when, in seconds."""
+class Progress(enum.StrEnum):
+    """How far something is that takes a while."""
 
-    at: float
-    state: str
+    GOING_ON = enum.auto()
+    DONE = enum.auto()
+    FAILED = enum.auto()
+    # A newer operation has taken over.
+    SUPERSEDED = enum.auto()
+
+
+class Seen(TypedDict):
+    """What a look at a site found; ``since``: when the first of these looks was, in seconds."""
+
+    progress: str
     reason: str
     outputs: Json
+    since: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds for one attempt and until what is removed is gone; sites that are tried where the order does not say."""
+
+    attempt: float = 1800
+    removal: float = 300
+    sites: int = 3
 
 
 class Steps:
     """Every step, over the sites and the tables.
 
-    ``sites`` by name; ``offers``: what each has now; ``ask``: what a deployment needs; ``most_sites``: how many are
-    tried where the deployment does not say.
+    ``sites`` by name; ``offers``: what each has now; ``ask``: what a deployment needs.
     """
 
     def __init__(
@@ -41,9 +64,9 @@ class Steps:
         sites: Mapping[str, Site],
         offers: Callable[[], list[Offer]],
         ask: Callable[[Deployment], Ask],
-        most_sites: int = 3,
+        limits: Limits,
     ) -> None:
-        self._engine, self._sites, self._offers, self._ask, self._most_sites = engine, sites, offers, ask, most_sites
+        self._engine, self._sites, self._offers, self._ask, self._limits = engine, sites, offers, ask, limits
 
     def _site(self, name: str) -> Site:
         if name not in self._sites:
@@ -54,16 +77,19 @@ class Steps:
         """The sites that may be tried, in order, of those that were found able."""
         able = [candidate["site"] for candidate in deployment.selection if candidate["rank"]]
         retries = deployment.max_providers_retry
-        return able[: self._most_sites if retries is None else retries + 1]
+        return able[: max(1, self._limits.sites if retries is None else retries + 1)]
 
     def choose(self, uuid: str) -> tuple[list[str], str]:
         """The sites to try, in order, or why there is none; what was decided about each is kept with the deployment."""
+        with Session(self._engine) as session:
+            deployment = store.get(session, uuid)
+            failures = store.recent_failures(session, FAILURES_COUNT_FOR)
+        candidates = order(self._ask(deployment), self._offers(), failures)
         with Session(self._engine) as session, session.begin():
             deployment = store.get(session, uuid)
-            failures = store.recent_failures(session, store.now() - FAILURES_COUNT_FOR)
-            candidates = order(self._ask(deployment), self._offers(), failures)
             deployment.selection = [candidate.model_dump() for candidate in candidates]
-            return self._to_try(deployment), "" if any(one.rank for one in candidates) else shortage(candidates)
+            sites = self._to_try(deployment)
+        return sites, "" if sites else shortage(candidates)
 
     def begin(self, uuid: str, operation: int, site: str) -> bool:
         """Note that a site is tried, before anything is made there; not where a newer operation has taken over."""
@@ -73,49 +99,65 @@ class Steps:
             session.merge(Attempt(deployment=uuid, site=site, outcome=Outcome.RUNNING))
             return True
 
-    def make(self, uuid: str, site: str) -> tuple[str, str]:
-        """The infrastructure at a site, made unless it is there; or why there is none."""
+    def make(self, uuid: str, operation: int, site: str) -> tuple[str, str]:
+        """The infrastructure at a site, made unless it is there; or why there is none. Neither where superseded."""
         with Session(self._engine) as session:
             deployment = store.get(session, uuid)
-            template, parameters = deployment.template, deployment.parameters
+            if deployment.operation != operation:
+                return "", ""
         try:
             there = self._site(site).find(uuid)
-            return there[0] if there else self._site(site).create(uuid, template, parameters), ""
+            return there[0] if there else self._site(site).create(uuid, deployment.template, deployment.parameters), ""
         except SiteError as error:
-            return "", str(error)
+            return "", refusal(error)
 
-    def look(self, uuid: str, operation: int, site: str, infrastructure: str) -> Seen | None:
-        """How far an infrastructure is; None where a newer operation has taken over."""
+    def look(self, uuid: str, operation: int, site: str, infrastructure: str, since: float) -> Seen:
+        """How far an infrastructure is. ``since``: when the first look was, or 0."""
+        since = since or time.time()
         with Session(self._engine) as session:
             if store.get(session, uuid).operation != operation:
-                return None
+                return Seen(progress=Progress.SUPERSEDED, reason="", outputs={}, since=since)
         try:
             seen = self._site(site).look(infrastructure)
         except SiteError as error:
-            return Seen(at=time.time(), state=State.FAILED, reason=str(error), outputs={})
-        return Seen(at=time.time(), state=seen.state, reason=seen.reason, outputs=seen.outputs)
+            return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
+        if seen.state == State.READY:
+            return Seen(progress=Progress.DONE, reason="", outputs=seen.outputs, since=since)
+        if seen.state == State.FAILED:
+            reason = seen.reason or "it failed and does not say why"
+            return Seen(progress=Progress.FAILED, reason=reason, outputs={}, since=since)
+        return self._in_time(since, self._limits.attempt, "not ready")
 
     def change(self, uuid: str, site: str, infrastructure: str) -> str:
         """Make an infrastructure what the template says now; why not, where it cannot."""
         with Session(self._engine) as session:
             deployment = store.get(session, uuid)
-            template, parameters = deployment.template, deployment.parameters
         try:
-            self._site(site).update(infrastructure, template, parameters)
+            self._site(site).update(infrastructure, deployment.template, deployment.parameters)
         except SiteError as error:
-            return str(error)
+            return refusal(error)
         return ""
 
-    def remove(self, uuid: str, site: str) -> bool:
-        """Ask a site to remove whatever carries the deployment's name; whether nothing did any more."""
-        there = self._site(site).find(uuid)
-        for infrastructure in there:
-            self._site(site).remove(infrastructure)
+    def remove(self, uuid: str, site: str, since: float) -> Seen:
+        """Ask a site to remove whatever carries the deployment's name. ``since``: when it was asked first, or 0."""
+        since = since or time.time()
+        try:
+            there = self._site(site).find(uuid)
+            for infrastructure in there:
+                self._site(site).remove(infrastructure)
+        except SiteError as error:
+            return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
         if there:
-            return False
+            return self._in_time(since, self._limits.removal, "not gone")
         with Session(self._engine) as session, session.begin():
             session.get_one(Attempt, (uuid, site)).outcome = Outcome.REMOVED
-        return True
+        return Seen(progress=Progress.DONE, reason="", outputs={}, since=since)
+
+    @staticmethod
+    def _in_time(since: float, limit: float, what: str) -> Seen:
+        if time.time() - since > limit:
+            return Seen(progress=Progress.FAILED, reason=f"{what} within {limit:g} s", outputs={}, since=since)
+        return Seen(progress=Progress.GOING_ON, reason="", outputs={}, since=since)
 
     def note_failure(self, uuid: str, operation: int, site: str, reason: str) -> bool:
         """Keep why an attempt failed, which counts against the site for a day; whether what it left is to stay.
@@ -140,17 +182,17 @@ class Steps:
         with Session(self._engine) as session, session.begin():
             attempt = session.get_one(Attempt, (uuid, site))
             attempt.outcome, attempt.infrastructure, attempt.ended = Outcome.COMPLETE, infrastructure, store.now()
-            _settle(session, uuid, operation, Status.CREATE_COMPLETE, None, outputs)
+            store.settle(session, uuid, operation, Status.CREATE_COMPLETE, outputs=outputs)
 
     def finish(self, uuid: str, operation: int, status: Status, outputs: Json) -> None:
         """Note that an operation is done."""
         with Session(self._engine) as session, session.begin():
-            _settle(session, uuid, operation, status, None, outputs)
+            store.settle(session, uuid, operation, status, outputs=outputs)
 
     def fail(self, uuid: str, operation: int, status: Status, reason: str) -> None:
         """Note that an operation has failed, and why."""
         with Session(self._engine) as session, session.begin():
-            _settle(session, uuid, operation, status, reason, None)
+            store.settle(session, uuid, operation, status, reason=reason)
 
     def place(self, uuid: str) -> tuple[str, str]:
         """Site and identifier of the infrastructure that runs; empty where none does."""
@@ -160,21 +202,11 @@ class Steps:
                     return attempt.site, attempt.infrastructure or ""
         return "", ""
 
-    def touched(self, uuid: str) -> list[str]:
-        """Sites where something may be."""
+    def touched(self, uuid: str) -> dict[str, bool]:
+        """Sites where something may be, and whether it was still being made when it was looked at last."""
         with Session(self._engine) as session:
-            return [one.site for one in store.get(session, uuid).attempts if one.outcome != Outcome.REMOVED]
-
-
-def _settle(
-    session: Session, uuid: str, operation: int, status: Status, reason: str | None, outputs: Json | None
-) -> None:
-    """Give a deployment its state, unless a newer operation has taken over."""
-    deployment = store.get(session, uuid)
-    if deployment.operation == operation:
-        deployment.status, deployment.status_reason = status, reason
-        if outputs is not None:
-            deployment.outputs = outputs
+            attempts = [one for one in store.get(session, uuid).attempts if one.outcome != Outcome.REMOVED]
+            return {one.site: one.outcome == Outcome.RUNNING for one in attempts}
 
 
 def shortage(candidates: list[Candidate]) -> str:
@@ -182,3 +214,8 @@ def shortage(candidates: list[Candidate]) -> str:
     if not candidates:
         return "no site offers anything (found no offer; needed one of a site's information provider)"
     return "no site can take it: " + "; ".join(f"{one.site}: {', '.join(one.reasons)}" for one in candidates)
+
+
+def refusal(error: SiteError) -> str:
+    """Why a site refuses; never empty."""
+    return str(error) or "it refuses and does not say why"
