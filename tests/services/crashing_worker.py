@@ -46,8 +46,8 @@ PATIENCE = 120
 class SlowSite(NullSite):
     """Takes its time before and after it has made or removed something, so that a kill hits it there.
 
-    ``journal`` of it all: a line when something begins, has an effect and ends. Nothing gets ready while there is a
-    file ``held``.
+    ``journal`` of it all: a line when something begins, has an effect and ends. While there is a file
+    ``held``, nothing gets ready and nothing goes.
     """
 
     PAUSE = 0.03
@@ -79,9 +79,10 @@ class SlowSite(NullSite):
         return Look(State.PENDING) if self.held.exists() else super().look(infrastructure)
 
     def remove(self, infrastructure: str) -> None:
-        """Remove it, slowly."""
+        """Remove it, slowly, unless it is held."""
         with self._slowly("remove"):
-            super().remove(infrastructure)
+            if not self.held.exists():
+                super().remove(infrastructure)
 
 
 def sites(folder: Path) -> dict[str, Site]:

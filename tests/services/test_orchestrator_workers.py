@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOSClient
+from dbos import DBOSClient, EnqueueOptions
 from sqlalchemy.orm import Session
 
 from deep_orchestrator import orders, store
 from deep_orchestrator.store import Deployment, Status
+from deep_orchestrator.workflows import NAME, QUEUE, TIDYING, Deployer
 from tests.services.crashing_worker import BROKEN, SITES, SOUND, new
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,30 +69,46 @@ def test_the_work_is_shared_and_that_of_the_dead_goes_on(
     engine = store.engine(url)
     client = DBOSClient(system_database_engine=engine)
 
-    def order() -> None:
+    def order() -> str:
+        deployment = new()
         with Session(engine) as session, session.begin():
-            orders.create(client, session, new())
+            orders.create(client, session, deployment)
+            return deployment.uuid
 
-    def executors(status: str) -> dict[str, str | None]:
-        found = client.list_workflows(status=status, load_input=False, load_output=False)
+    def tidy() -> None:
+        options: EnqueueOptions = {
+            "queue_name": TIDYING, "workflow_name": Deployer.tidy.__qualname__, "class_name": Deployer.__name__,
+            "instance_name": NAME,
+        }  # fmt: skip
+        client.enqueue(options, removed, SOUND, 60.0)
+
+    def executors(status: str, queue: str = QUEUE) -> dict[str, str | None]:
+        found = client.list_workflows(status=status, queue_name=queue, load_input=False, load_output=False)
         return {workflow.workflow_id: workflow.executor_id for workflow in found}
 
-    def order_until(status: str, wanted: set[str]) -> None:
+    def until(holds: Callable[[], bool], action: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not wanted <= set(executors(status).values()):
+        while not holds():
             assert time.monotonic() < deadline
-            order()
+            action()
             time.sleep(0.1)
 
-    order_until("SUCCESS", set(NAMES))
+    def of_two(queue: str) -> set[str]:
+        return {identifier for identifier, executor in executors("PENDING", queue).items() if executor == "two"}
+
+    removed = order()
+    until(lambda: set(NAMES) <= set(executors("SUCCESS").values()), order)
     held = tmp_path / SOUND / "held"
     held.touch()
-    order_until("PENDING", {"two"})
-    begun = {identifier for identifier, executor in executors("PENDING").items() if executor == "two"}
+    until(lambda: bool(of_two(QUEUE)), order)
+    until(lambda: bool(of_two(TIDYING)), tidy)
+    begun = {queue: of_two(queue) for queue in (QUEUE, TIDYING)}
     workers["two"].kill()
     workers["two"].wait()
-    wait_for(lambda: begun <= {one for one, by in executors("PENDING").items() if by in {"one", "three"}}, "taken over")
+    for queue, identifiers in begun.items():
+        wait_for(lambda: identifiers <= executors("PENDING", queue).keys() - of_two(queue), f"{queue} taken over")  # noqa: B023
     held.unlink()
+    wait_for(lambda: not executors("PENDING", TIDYING), "everything is tidied")
 
     def unsettled() -> int:
         with Session(engine) as session:
@@ -100,7 +117,8 @@ def test_the_work_is_shared_and_that_of_the_dead_goes_on(
 
     wait_for(lambda: unsettled() == 0, "every deployment is made")
     with Session(engine) as session:
-        expected = sorted(str(one.attempts[-1].infrastructure) for one in session.scalars(sa.select(Deployment)))
+        running = [one for one in session.scalars(sa.select(Deployment)) if one.uuid != removed]
+        expected = sorted(str(one.attempts[-1].infrastructure) for one in running)
         assert "two" not in {worker.executor for worker in session.scalars(sa.select(store.Worker))}
     there = {site: sorted(path.stem for path in (tmp_path / site).glob("*.json")) for site in SITES}
     assert there == {BROKEN: [], SOUND: expected}
