@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -40,27 +41,24 @@ def url(postgresql: dict[str, str]) -> str:
     return f"postgresql+psycopg://postgres@/postgres?host={quote(postgresql['PGHOST'])}"
 
 
-def start(name: str, url: str, folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def working(name: str, url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     seconds = str(HEARTBEAT.total_seconds())
     command = [sys.executable, "-m", "tests.services.crashing_worker", "work", url, str(folder), name, seconds]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     environment = {**os.environ, "PYTHONPATH": path}
-    started = subprocess.Popen(command, cwd=ROOT, env=environment)
-    wait_for((folder / f"{name}.up").exists, f"worker {name} works")
-    return started
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as worker:
+        try:
+            wait_for((folder / f"{name}.up").exists, f"worker {name} works")
+            yield worker
+        finally:
+            worker.kill()
 
 
 @pytest.fixture
 def workers(url: str, tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    found: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name in NAMES:
-            found[name] = start(name, url, tmp_path)
-        yield found
-    finally:
-        for worker in found.values():
-            worker.kill()
-            worker.wait()
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(working(name, url, tmp_path)) for name in NAMES}
 
 
 def test_the_work_is_shared_and_that_of_the_dead_goes_on(
@@ -105,8 +103,11 @@ def test_the_work_is_shared_and_that_of_the_dead_goes_on(
     begun = {queue: of_two(queue) for queue in (QUEUE, TIDYING)}
     workers["two"].kill()
     workers["two"].wait()
-    for queue, identifiers in begun.items():
-        wait_for(lambda: identifiers <= executors("PENDING", queue).keys() - of_two(queue), f"{queue} taken over")  # noqa: B023
+
+    def taken_over() -> bool:
+        return all(begun[queue] <= executors("PENDING", queue).keys() - of_two(queue) for queue in begun)
+
+    wait_for(taken_over, "everything of it is taken over")
     held.unlink()
     wait_for(lambda: not executors("PENDING", TIDYING), "everything is tidied")
 
