@@ -32,7 +32,10 @@ from deep_orchestrator.store import Deployment, Status
 from deep_orchestrator.worker import HEARTBEAT, working
 from deep_orchestrator.workflows import Deployer
 
+ROOT = Path(__file__).resolve().parents[2]
 ORGANISATION = "imaging"
+HAPPENED = "has happened"
+Action = Callable[[], object]
 # The first one is tried first and makes nothing that works.
 BROKEN, SOUND = "broken", "sound"
 SITES = {BROKEN: 1, SOUND: 2}
@@ -61,7 +64,7 @@ class SlowSite(NullSite):
         self._note(f"{what} begins")
         time.sleep(self.PAUSE)
         yield
-        self._note(f"{what} has happened")
+        self._note(f"{what} {HAPPENED}")
         time.sleep(self.PAUSE)
         self._note(f"{what} ends")
 
@@ -111,7 +114,7 @@ def work(url: str, folder: Path, executor: str = "one", heartbeat: timedelta = H
         signal.pause()
 
 
-def forked(action: Callable[[], None]) -> int:
+def forked(action: Action) -> int:
     """The process id of a child that does something."""
     pid = os.fork()
     if pid == 0:
@@ -126,13 +129,15 @@ def killed(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def wait_for(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(
+    holds: Action, what: str, *, seconds: float = 60, pause: float = 0.02, meanwhile: Action = lambda: None
+) -> None:
+    """Wait until something holds; raises AssertionError where that takes longer."""
+    deadline = time.monotonic() + seconds
     while not holds():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{what}: not within {PATIENCE} s")
-        time.sleep(0.05)
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        meanwhile()
+        time.sleep(pause)
 
 
 def order_something(engine: sa.Engine, chance: random.Random) -> None:
@@ -145,16 +150,19 @@ def order_something(engine: sa.Engine, chance: random.Random) -> None:
             what(client, session, chance.choice(there) if what is not orders.create else new())
 
 
-def new() -> Deployment:
+def new(**options: Any) -> Deployment:
     """What a member asks for."""
-    return Deployment(
-        issuer="https://iam.test",
-        subject="1",
-        username="member",
-        organisation=ORGANISATION,
-        template="t",
-        parameters={},
-    )
+    asked = {"subject": "1", "username": "member", "organisation": ORGANISATION, "template": "t", "parameters": {}}
+    return Deployment(issuer="https://iam.test", **(asked | options))
+
+
+def program(what: str, *arguments: object) -> dict[str, Any]:
+    """How this file is run as a program, for subprocess."""
+    return {
+        "args": [sys.executable, "-m", "tests.services.crashing_worker", what, *map(str, arguments)],
+        "cwd": ROOT,
+        "env": {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+    }
 
 
 def unsettled(engine: sa.Engine) -> int:
@@ -163,14 +171,16 @@ def unsettled(engine: sa.Engine) -> int:
         return sum(one.status.in_progress for one in session.scalars(sa.select(Deployment)))
 
 
+def creations(folder: Path, site: str, point: str) -> list[str]:
+    """What was made at a site, as far as such a point: a line with the deployment for each time."""
+    journal = folder / site / "journal"
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
+    return [line for line in lines if line.startswith("create") and line.endswith(point)]
+
+
 def interrupted(folder: Path) -> tuple[int, int]:
     """How often the sound site was interrupted before it had made something, and after it, before anybody knew."""
-    journal = folder / SOUND / "journal"
-    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
-    creations = [line for line in lines if line.startswith("create")]
-    begun, happened, ended = (
-        sum(line.endswith(point) for line in creations) for point in ("begins", "has happened", "ends")
-    )
+    begun, happened, ended = (len(creations(folder, SOUND, point)) for point in ("begins", HAPPENED, "ends"))
     return begun - happened, happened - ended
 
 
@@ -180,7 +190,7 @@ def kill(url: str, folder: Path, kills: int, seed: int) -> None:
     engine = store.engine(url)
     up = folder / "one.up"
     first = forked(lambda: work(url, folder))
-    wait_for(up.exists, "the first worker")
+    wait_for(up.exists, "the first worker", seconds=PATIENCE)
     killed(first)
     for number in range(MOST_KILLS):
         if number >= kills and min(interrupted(folder)) > 0:
@@ -190,7 +200,7 @@ def kill(url: str, folder: Path, kills: int, seed: int) -> None:
         up.unlink(missing_ok=True)
         worker = forked(lambda: work(url, folder))
         if chance.random() < WHILE_WORKING:
-            wait_for(up.exists, "a worker")
+            wait_for(up.exists, "a worker", seconds=PATIENCE)
         time.sleep(chance.uniform(0, LONGEST_LIFE))
         killed(worker)
     else:
@@ -198,7 +208,7 @@ def kill(url: str, folder: Path, kills: int, seed: int) -> None:
     engine.dispose()
     last = forked(lambda: work(url, folder))
     try:
-        wait_for(lambda: unsettled(engine) == 0, "every deployment is settled")
+        wait_for(lambda: unsettled(engine) == 0, "every deployment is settled", seconds=PATIENCE)
     finally:
         killed(last)
 

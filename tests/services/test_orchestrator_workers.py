@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,20 +18,11 @@ from sqlalchemy.orm import Session
 from deep_orchestrator import orders, store
 from deep_orchestrator.store import Deployment, Status
 from deep_orchestrator.workflows import NAME, QUEUE, TIDYING, Deployer
-from tests.services.crashing_worker import BROKEN, SITES, SOUND, new
+from tests.services.crashing_worker import BROKEN, SITES, SOUND, new, program, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("one", "two", "three")
 # So that nobody seems silent who is only slow: six of them.
 HEARTBEAT = timedelta(seconds=1)
-PATIENCE = 60
-
-
-def wait_for(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -43,11 +32,7 @@ def url(postgresql: dict[str, str]) -> str:
 
 @contextmanager
 def working(name: str, url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    seconds = str(HEARTBEAT.total_seconds())
-    command = [sys.executable, "-m", "tests.services.crashing_worker", "work", url, str(folder), name, seconds]
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as worker:
+    with subprocess.Popen(**program("work", url, folder, name, HEARTBEAT.total_seconds())) as worker:
         try:
             wait_for((folder / f"{name}.up").exists, f"worker {name} works")
             yield worker
@@ -84,22 +69,15 @@ def test_the_work_is_shared_and_that_of_the_dead_goes_on(
         found = client.list_workflows(status=status, queue_name=queue, load_input=False, load_output=False)
         return {workflow.workflow_id: workflow.executor_id for workflow in found}
 
-    def until(holds: Callable[[], bool], action: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not holds():
-            assert time.monotonic() < deadline
-            action()
-            time.sleep(0.1)
-
     def of_two(queue: str) -> set[str]:
         return {identifier for identifier, executor in executors("PENDING", queue).items() if executor == "two"}
 
     removed = order()
-    until(lambda: set(NAMES) <= set(executors("SUCCESS").values()), order)
+    wait_for(lambda: set(NAMES) <= set(executors("SUCCESS").values()), "all have worked", meanwhile=order, pause=0.1)
     held = tmp_path / SOUND / "held"
     held.touch()
-    until(lambda: bool(of_two(QUEUE)), order)
-    until(lambda: bool(of_two(TIDYING)), tidy)
+    for queue, action in ((QUEUE, order), (TIDYING, tidy)):
+        wait_for(partial(of_two, queue), f"two works on {queue}", meanwhile=action, pause=0.1)
     begun = {queue: of_two(queue) for queue in (QUEUE, TIDYING)}
     workers["two"].kill()
     workers["two"].wait()

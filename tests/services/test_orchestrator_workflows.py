@@ -23,9 +23,7 @@ from deep_orchestrator.steps import FAILURES_COUNT_FOR, Limits, Steps
 from deep_orchestrator.store import Deployment, Outcome, Status
 from deep_orchestrator.worker import forget, working
 from deep_orchestrator.workflows import Deployer
-
-PATIENCE = 60
-ORGANISATION = "imaging"
+from tests.services.crashing_worker import ORGANISATION, new, wait_for
 
 
 @dataclass
@@ -56,14 +54,7 @@ class Orchestrator:
 
     def order(self, **options: Any) -> str:
         """Order a deployment; its identifier."""
-        deployment = Deployment(
-            issuer="https://iam.test",
-            subject="1",
-            username="member",
-            organisation=ORGANISATION,
-            template="t",
-            **options,
-        )
+        deployment = new(**options)
         with Session(self.engine) as session, session.begin():
             orders.create(self.client, session, deployment)
             return deployment.uuid
@@ -83,14 +74,8 @@ class Orchestrator:
             return deployment
 
     def settled(self, uuid: str) -> Deployment:
-        self.wait_for(lambda: not self.get(uuid).status.in_progress)
+        wait_for(lambda: not self.get(uuid).status.in_progress, f"{uuid} is settled")
         return self.get(uuid)
-
-    def wait_for(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not holds():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +173,11 @@ class Silent(NullSite):
         return Look(State.PENDING)
 
 
+def mistake(*_: object) -> None:
+    """A step with a defect of ours."""
+    raise ZeroDivisionError("a mistake")
+
+
 def test_it_runs_at_the_first_site(orchestrator: Orchestrator) -> None:
     first, second = orchestrator.add("first"), orchestrator.add("second")
     uuid = orchestrator.order(parameters={"size": 1})
@@ -280,7 +270,7 @@ def test_a_site_that_is_not_reached_is_passed_over_and_tidied_later(
     assert isinstance(first, Unreachable)
     NullSite.create(first, uuid, "t", {})  # what it made before its answer was lost
     first.down = False
-    orchestrator.wait_for(lambda: orchestrator.get(uuid).attempts[0].outcome == Outcome.REMOVED)
+    wait_for(lambda: orchestrator.get(uuid).attempts[0].outcome == Outcome.REMOVED, "it is tidied")
     assert first.find(uuid) == []
 
 
@@ -308,7 +298,7 @@ def test_a_change_that_is_refused_leaves_what_runs(orchestrator: Orchestrator) -
 def test_it_is_deleted_while_it_is_being_made(orchestrator: Orchestrator) -> None:
     site = orchestrator.add("first", Silent)
     uuid = orchestrator.order()
-    orchestrator.wait_for(lambda: len(site.find(uuid)) == 1)
+    wait_for(lambda: len(site.find(uuid)) == 1, "it is made")
     orchestrator.ask_for(uuid, orders.delete)
     found = orchestrator.settled(uuid)
     assert (found.status, found.outputs, site.find(uuid)) == (Status.DELETE_COMPLETE, {}, [])
@@ -381,11 +371,11 @@ def test_what_is_made_late_is_found_after_the_deletion(
     monkeypatch.setattr(workflows, "LATE_TIDYING", 1.0)
     site = orchestrator.add("first", Silent)
     uuid = orchestrator.order()
-    orchestrator.wait_for(lambda: len(site.find(uuid)) == 1)
+    wait_for(lambda: len(site.find(uuid)) == 1, "it is made")
     orchestrator.ask_for(uuid, orders.delete)
     assert orchestrator.settled(uuid).status == Status.DELETE_COMPLETE
     site.create(uuid, "t", {})
-    orchestrator.wait_for(lambda: site.find(uuid) == [])
+    wait_for(lambda: site.find(uuid) == [], "it is found")
 
 
 def test_the_database_is_waited_for(orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,11 +396,8 @@ def test_the_database_is_waited_for(orchestrator: Orchestrator, monkeypatch: pyt
 def test_an_operation_that_breaks_off_is_given_an_end(
     orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError("a mistake")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Steps, "fail", fail)
+        patch.setattr(Steps, "fail", mistake)
         uuid = orchestrator.order()
         found = orchestrator.settled(uuid)
     assert found.status == Status.CREATE_FAILED
@@ -424,7 +411,7 @@ def test_steps_of_what_is_long_done_are_forgotten(orchestrator: Orchestrator) ->
     uuid = orchestrator.order()
     orchestrator.settled(uuid)
     identifiers = [f"{uuid}:1"]
-    orchestrator.wait_for(lambda: orchestrator.client.list_workflows(workflow_ids=identifiers)[0].status == "SUCCESS")
+    wait_for(lambda: orchestrator.client.list_workflows(workflow_ids=identifiers)[0].status == "SUCCESS", "it ends")
     forget(timedelta(days=1))
     assert len(orchestrator.client.list_workflows(workflow_ids=identifiers)) == 1
     time.sleep(0.01)  # behind its end
@@ -435,11 +422,7 @@ def test_steps_of_what_is_long_done_are_forgotten(orchestrator: Orchestrator) ->
 
 def test_an_error_of_ours_ends_the_operation_too(orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
     orchestrator.add("first")
-
-    def begin(*_: object) -> bool:
-        raise ZeroDivisionError("a mistake")
-
-    monkeypatch.setattr(Steps, "begin", begin)
+    monkeypatch.setattr(Steps, "begin", mistake)
     found = orchestrator.settled(orchestrator.order())
     assert (found.status, found.status_reason) == (Status.CREATE_FAILED, "ZeroDivisionError: a mistake")
 
@@ -459,7 +442,7 @@ def test_what_is_gone_is_neither_changed_nor_deleted(
 
 def test_an_order_that_is_taken_back_leaves_neither_a_row_nor_work(orchestrator: Orchestrator) -> None:
     orchestrator.add("first")
-    deployment = Deployment(issuer="i", subject="1", username="m", organisation=ORGANISATION, template="t")
+    deployment = new()
     with Session(orchestrator.engine) as session:
         orders.create(orchestrator.client, session, deployment)
         uuid = deployment.uuid
