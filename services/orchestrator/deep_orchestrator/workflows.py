@@ -203,4 +203,5 @@ def cause(error: Exception) -> str:
 
 def in_a_line(error: Exception) -> str:
     """The kind of an error and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).partition('\n')[0]}"
+    first, _, _ = str(error).partition("\n")
+    return f"{type(error).__name__}: {first}"
