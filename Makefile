@@ -60,6 +60,7 @@ live: ## Run the tests that need root and Docker: builds, nodes, molecule scenar
 docs: ## Regenerate the reference pages from their sources
 	@$(BIN)/python tools/role_docs.py
 	@$(BIN)/python tools/cli_docs.py
+	@$(BIN)/python tools/openapi.py
 	@$(BIN)/python tools/licences.py
 
 .PHONY: format

@@ -79,7 +79,7 @@ class Orchestrator:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orchestrator]:
+def running(tmp_path_factory: pytest.TempPathFactory, no_deployer: None) -> Iterator[Orchestrator]:
     folder = tmp_path_factory.mktemp("orchestrator")
     engine = store.engine(f"sqlite:///{folder}/orchestrator.sqlite")
     found: list[Orchestrator] = []

@@ -55,7 +55,8 @@ class Limits:
 class Steps:
     """Every step, over the sites and the tables.
 
-    ``sites`` by name; ``offers``: what each has now; ``ask``: what a deployment needs.
+    ``sites`` by name; ``offers``: what each has now; ``ask``: what a deployment needs; ``tell``: sends a deployment to
+    its callback.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Steps:
         offers: Callable[[], list[Offer]],
         ask: Callable[[Deployment], Ask],
         limits: Limits,
+        tell: Callable[[Deployment], None] | None = None,
     ) -> None:
         self._engine, self._sites, self._offers, self._ask, self._limits = engine, sites, offers, ask, limits
+        self._tell = tell
 
     def _site(self, name: str) -> Site:
         if name not in self._sites:
@@ -193,6 +196,19 @@ class Steps:
         """Note that an operation has failed, and why."""
         with Session(self._engine) as session, session.begin():
             store.settle(session, uuid, operation, status, reason=reason)
+
+    def awaited(self, uuid: str, operation: int) -> bool:
+        """Whether somebody is to be told that an operation is over."""
+        with Session(self._engine) as session:
+            deployment = store.get(session, uuid)
+            return deployment.callback is not None and deployment.operation == operation
+
+    def tell(self, uuid: str, operation: int) -> None:
+        """Send a deployment to its callback, unless something else is being done by now."""
+        with Session(self._engine) as session:
+            deployment = store.get(session, uuid)
+            if self._tell and deployment.operation == operation:
+                self._tell(deployment)
 
     def place(self, uuid: str) -> tuple[str, str]:
         """Site and identifier of the infrastructure that runs; empty where none does."""

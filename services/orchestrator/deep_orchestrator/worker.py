@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from deep_orchestrator import store
 from deep_orchestrator.store import Deployment, Status, Worker
-from deep_orchestrator.workflows import QUEUE, TIDYING, Deployer
+from deep_orchestrator.workflows import QUEUE, TELLING, TIDYING, Deployer
 
 APPLICATION = "orchestrator"
 # Never another one: DBOS goes on only with what was begun under the same. What changes the order of the steps has to go
@@ -65,7 +65,8 @@ def working(
         beat(own, executor)
         DBOS.launch()
         DBOS.register_queue(QUEUE, partition_concurrency=1, worker_concurrency=CONCURRENCY, polling_interval_sec=poll)
-        DBOS.register_queue(TIDYING, worker_concurrency=CONCURRENCY, polling_interval_sec=poll)
+        for queue in (TIDYING, TELLING):
+            DBOS.register_queue(queue, worker_concurrency=CONCURRENCY, polling_interval_sec=poll)
         stack.enter_context(_repeating(lambda: beat(own, executor), heartbeat))
         stack.enter_context(_repeating(lambda: care(engine, heartbeat * MISSED), heartbeat))
         yield
@@ -117,7 +118,7 @@ def take_over(engine: sa.Engine, silence: timedelta) -> None:
     silent = sa.select(Worker).where(Worker.seen < sa.func.now() - silence).with_for_update(skip_locked=True)
     with Session(engine) as session, session.begin():
         for worker in session.scalars(silent):
-            for queue in (QUEUE, TIDYING):
+            for queue in (QUEUE, TIDYING, TELLING):
                 begun = DBOS.list_workflows(
                     status="PENDING", executor_id=worker.executor, queue_name=queue, load_input=False, load_output=False
                 )

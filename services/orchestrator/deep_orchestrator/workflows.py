@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 
 QUEUE = "deployments"
 TIDYING = "tidying"
+TELLING = "telling"
 NAME = "deployer"
 # Of a step whose site is not reached. The pauses double: from one second they are 63 altogether.
 TRIES = 7
@@ -89,6 +90,16 @@ class Deployer(DBOSConfiguredInstance):
             reason = cause(error)
         if reason is not None:
             self._step(self._steps.fail, uuid, operation, Status(f"{what.upper()}_FAILED"), reason)
+        if self._step(self._steps.awaited, uuid, operation):
+            DBOS.enqueue_workflow(TELLING, self.tell, uuid, operation)
+
+    @DBOS.workflow(max_recovery_attempts=None)
+    def tell(self, uuid: str, operation: int) -> None:
+        """Tell who waits for it that an operation is over; where that fails again and again, they have to look."""
+        try:
+            self._step(self._steps.tell, uuid, operation)
+        except DBOSMaxStepRetriesExceeded as error:
+            LOG.warning("The callback of %s cannot be told: %s", uuid, cause(error))
 
     @DBOS.workflow(max_recovery_attempts=None)
     def tidy(self, uuid: str, site: str, pause: float) -> None:
