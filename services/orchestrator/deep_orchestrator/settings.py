@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import stat
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from deep_orchestrator.selection import Offer
 
 Https = Annotated[str, Field(pattern=r"^https://[^\s/]+")]
 HOST = re.compile(r"[a-z0-9.-]+")
@@ -56,6 +58,15 @@ class Delegation(_Section):
     secret: str = Field(repr=False, min_length=32)
 
 
+class NullSite(_Section):
+    """A site that is a folder, for measuring the orchestrator: what it offers, and seconds until something is ready."""
+
+    kind: Literal["null"]
+    folder: Path
+    seconds: float = 0
+    offer: Offer
+
+
 class Settings(_Section):
     """The whole file.
 
@@ -72,6 +83,7 @@ class Settings(_Section):
     key: Path
     identity: Identity
     delegation: Delegation | None = None
+    sites: dict[str, NullSite] = Field(default_factory=dict)
     callback_hosts: frozenset[str] = frozenset()
 
     @field_validator("callback_hosts")

@@ -40,11 +40,12 @@ def working(
     *,
     poll: float = 1,
     heartbeat: timedelta = HEARTBEAT,
+    chore: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Work on deployments until the block ends.
 
     ``executor``: the name of this process, nobody else's, and the same after it was started again. ``deployer`` is
-    called once DBOS is there. ``poll``: seconds between two looks for work.
+    called once DBOS is there. ``poll``: seconds between two looks for work. ``chore``: what else to do again and again.
     """
     DBOS(
         config={
@@ -69,6 +70,7 @@ def working(
             DBOS.register_queue(queue, worker_concurrency=CONCURRENCY, polling_interval_sec=poll)
         stack.enter_context(_repeating(lambda: beat(own, executor), heartbeat))
         stack.enter_context(_repeating(lambda: care(engine, heartbeat * MISSED), heartbeat))
+        stack.enter_context(_repeating(chore, heartbeat))
         yield
 
 
