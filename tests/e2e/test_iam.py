@@ -209,6 +209,12 @@ def test_the_orchestrator_acts_for_the_person_who_asked_it(iam: Iam) -> None:
     claims = iam.claims(answer.json()["access_token"])
     assert (claims["preferred_username"], claims["groups"]) == ("member", ["imaging"])
     assert (claims["aud"], claims["azp"]) == ("kubernetes", "orchestrator")
+    refresh = "urn:ietf:params:oauth:token-type:refresh_token"
+    longer = iam.exchange("orchestrator", meant, scope="openid kubernetes", requested_token_type=refresh)
+    assert longer.is_success, longer.text
+    renewed = iam.refresh(longer.json()["refresh_token"], "orchestrator")
+    assert renewed.is_success, renewed.text
+    assert iam.claims(renewed.json()["access_token"])["aud"] == "kubernetes"
     refused(iam.exchange("orchestrator", iam.person("member")["access_token"]), "access_denied", "invalid_request")
     refused(iam.exchange("deep", meant), "invalid_request", "unauthorized_client")
     refused(iam.exchange("orchestrator", meant, client_secret="0" * 40), "unauthorized_client", "invalid_client")

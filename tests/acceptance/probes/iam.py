@@ -127,7 +127,8 @@ class Iam:
 
     def refresh(self, token: str, client: str = PUBLIC_CLIENT) -> httpx.Response:
         """New tokens for a refresh token."""
-        return self.ask(grant_type="refresh_token", client_id=client, refresh_token=token)
+        credentials = {} if client == PUBLIC_CLIENT else {"client_secret": self.secret_of(client)}
+        return self.ask(grant_type="refresh_token", client_id=client, refresh_token=token, **credentials)
 
     def service(self, client: str, **form: str) -> httpx.Response:
         """The client credentials grant."""
