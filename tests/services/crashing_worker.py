@@ -77,15 +77,15 @@ class SlowSite(NullSite):
         with self._slowly(f"create {deployment}"):
             return super().create(deployment, template, parameters)
 
-    def look(self, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:
         """Not ready while it is held."""
-        return Look(State.PENDING) if self.held.exists() else super().look(infrastructure)
+        return Look(State.PENDING) if self.held.exists() else super().look(deployment, infrastructure)
 
-    def remove(self, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:
         """Remove it, slowly, unless it is held."""
         with self._slowly("remove"):
             if not self.held.exists():
-                super().remove(infrastructure)
+                super().remove(deployment, infrastructure)
 
 
 def sites(folder: Path) -> dict[str, Site]:

@@ -141,35 +141,35 @@ class OddError(Exception):
 class Odd(NullSite):
     """A site whose library has errors of its own."""
 
-    def look(self, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:
         raise OddError(500, "odd")
 
 
 class Leaving(NullSite):
     """A site that refuses to remove anything."""
 
-    def remove(self, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:
         raise SiteError("it is locked")
 
 
 class Unchangeable(NullSite):
     """A site that changes nothing that runs."""
 
-    def update(self, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
+    def update(self, deployment: str, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
         raise SiteError("it cannot be changed")
 
 
 class Sticky(NullSite):
     """A site that says that it removes, and does not."""
 
-    def remove(self, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:
         pass
 
 
 class Silent(NullSite):
     """A site whose infrastructures never get ready."""
 
-    def look(self, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:
         return Look(State.PENDING)
 
 
@@ -315,7 +315,7 @@ def test_what_does_not_go_is_no_success_and_can_be_deleted_again(orchestrator: O
         "not removed, delete it again: first: not gone within 0.2 s",
     )
     for made in site.find(uuid):
-        NullSite.remove(site, made)
+        NullSite.remove(site, uuid, made)
     orchestrator.ask_for(uuid, orders.delete)
     assert orchestrator.settled(uuid).status == Status.DELETE_COMPLETE
 

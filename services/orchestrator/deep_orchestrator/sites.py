@@ -39,7 +39,8 @@ class Site(Protocol):
     Each carries the name of its deployment: who was killed before it could note what it had made finds it again by it.
     So ``find`` has to know of what ``create`` has made as soon as it is there, also where nobody got its answer; where
     the site offers a key that makes a request count once, it is that name. Every method may raise SiteError, and
-    anything else where the site is not reached, which is worth another try.
+    anything else where the site is not reached, which is worth another try. Every method is told whose infrastructure
+    it is, for what a site does it does with the owner's rights.
     """
 
     def find(self, deployment: str) -> list[str]:
@@ -48,13 +49,13 @@ class Site(Protocol):
     def create(self, deployment: str, template: str, parameters: dict[str, Any]) -> str:
         """Make an infrastructure and return its identifier; it is not ready yet."""
 
-    def update(self, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
+    def update(self, deployment: str, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
         """Make an infrastructure what a template says now."""
 
-    def look(self, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:
         """How far an infrastructure is."""
 
-    def remove(self, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:
         """Take an infrastructure away; one that is not there is no error."""
 
 
@@ -86,7 +87,7 @@ class NullSite:
         self._write(identifier, made)
         return identifier
 
-    def update(self, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
+    def update(self, deployment: str, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
         """Replace what was asked for."""
         path = self._folder / f"{infrastructure}.json"
         try:
@@ -101,7 +102,7 @@ class NullSite:
         new.write_text(json.dumps(made), encoding="utf-8")
         new.rename(self._folder / f"{identifier}.json")
 
-    def look(self, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:
         """Ready once its seconds are over."""
         try:
             text = (self._folder / f"{infrastructure}.json").read_text(encoding="utf-8")
@@ -114,6 +115,6 @@ class NullSite:
             return Look(State.FAILED, "nothing works at this site")
         return Look(State.READY, outputs={"endpoint": f"null:{infrastructure}"})
 
-    def remove(self, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:
         """Remove the file."""
         (self._folder / f"{infrastructure}.json").unlink(missing_ok=True)

@@ -121,7 +121,7 @@ class Steps:
             if store.get(session, uuid).operation != operation:
                 return Seen(progress=Progress.SUPERSEDED, reason="", outputs={}, since=since)
         try:
-            seen = self._site(site).look(infrastructure)
+            seen = self._site(site).look(uuid, infrastructure)
         except SiteError as error:
             return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
         if seen.state == State.READY:
@@ -136,7 +136,7 @@ class Steps:
         with Session(self._engine) as session:
             deployment = store.get(session, uuid)
         try:
-            self._site(site).update(infrastructure, deployment.template, deployment.parameters)
+            self._site(site).update(uuid, infrastructure, deployment.template, deployment.parameters)
         except SiteError as error:
             return refusal(error)
         return ""
@@ -147,7 +147,7 @@ class Steps:
         try:
             there = self._site(site).find(uuid)
             for infrastructure in there:
-                self._site(site).remove(infrastructure)
+                self._site(site).remove(uuid, infrastructure)
         except SiteError as error:
             return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
         if there:
@@ -178,7 +178,7 @@ class Steps:
         """Remove what an interrupted step may have made beside it."""
         for other in self._site(site).find(uuid):
             if other != infrastructure:
-                self._site(site).remove(other)
+                self._site(site).remove(uuid, other)
 
     def complete(self, uuid: str, operation: int, site: str, infrastructure: str, outputs: Json) -> None:
         """Note where it runs."""
