@@ -87,7 +87,13 @@ class NullSite:
         self._write(identifier, made)
         return identifier
 
-    def update(self, deployment: str, infrastructure: str, template: str, parameters: dict[str, Any]) -> None:
+    def update(
+        self,
+        deployment: str,  # noqa: ARG002
+        infrastructure: str,
+        template: str,
+        parameters: dict[str, Any],
+    ) -> None:
         """Replace what was asked for."""
         path = self._folder / f"{infrastructure}.json"
         try:
@@ -102,7 +108,7 @@ class NullSite:
         new.write_text(json.dumps(made), encoding="utf-8")
         new.rename(self._folder / f"{identifier}.json")
 
-    def look(self, deployment: str, infrastructure: str) -> Look:
+    def look(self, deployment: str, infrastructure: str) -> Look:  # noqa: ARG002
         """Ready once its seconds are over."""
         try:
             text = (self._folder / f"{infrastructure}.json").read_text(encoding="utf-8")
@@ -115,6 +121,6 @@ class NullSite:
             return Look(State.FAILED, "nothing works at this site")
         return Look(State.READY, outputs={"endpoint": f"null:{infrastructure}"})
 
-    def remove(self, deployment: str, infrastructure: str) -> None:
+    def remove(self, deployment: str, infrastructure: str) -> None:  # noqa: ARG002
         """Remove the file."""
         (self._folder / f"{infrastructure}.json").unlink(missing_ok=True)

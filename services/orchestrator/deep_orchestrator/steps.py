@@ -87,7 +87,11 @@ class Steps:
         with Session(self._engine) as session:
             deployment = store.get(session, uuid)
             failures = store.recent_failures(session, FAILURES_COUNT_FOR)
-        candidates = order(self._ask(deployment), self._offers(), failures)
+        try:
+            asked = self._ask(deployment)
+        except ValueError as error:  # of the template: it would be wrong again
+            return [], str(error)
+        candidates = order(asked, self._offers(), failures)
         with Session(self._engine) as session, session.begin():
             deployment = store.get(session, uuid)
             deployment.selection = [candidate.model_dump() for candidate in candidates]

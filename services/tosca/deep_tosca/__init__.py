@@ -1,0 +1,1 @@
+"""TOSCA types and templates of DEEP, and what a template asks for."""
