@@ -72,6 +72,7 @@ format: ## Format the Python code
 lock: ## Pin the newest allowed versions of all requirements, with hashes
 	@$(COMPILE) --extra build --extra test pyproject.toml --output-file requirements/dev.txt
 	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
+	@$(BIN)/python tools/lock_python.py --upgrade
 
 .PHONY: bench
 bench: install ## Measure the figures of docs/performance.md, empty caches included (long)

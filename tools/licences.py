@@ -63,6 +63,16 @@ def _absent(name: str, version: str, found: str) -> str:
     return f"{name} (found: {found}; needed: {version})\nnext: run `make install`"
 
 
+def hosts_rows(lists: list[Path]) -> list[list[str]]:
+    """Rows (package, version, licence, artefacts) of what tools/lock_python.py has written down beside the pins."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for path in lists:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            package, _, licence = line.partition(" ")
+            found.setdefault((*package.split("=="), licence), []).append(path.parent.name)
+    return [[*package, ", ".join(artefacts)] for package, artefacts in sorted(found.items())]
+
+
 def artefact_rows(declarations: list[Path]) -> list[list[str]]:
     """Rows (artefact, version, licence, what it is) of the declarations."""
     rows = []
@@ -80,7 +90,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     if not requirements or not declarations:
         return {}
     lines = [
-        mark(TOOL, "requirements/*.txt and artifacts/*.yml"),
+        mark(TOOL, "requirements/*.txt, artifacts/*.yml and artifacts/python/*/licences.txt"),
         "# Licences",
         "",
         "The project itself is under the [Apache License 2.0](../../LICENSE).",
@@ -88,6 +98,15 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
         "## Artefacts that are deployed",
         "",
         *table(["Artefact", "Version", "Licence", "What it is"], artefact_rows(declarations)),
+        "",
+        "## Python packages in artefacts",
+        "",
+        "As each package states it in its own metadata.",
+        "",
+        *table(
+            ["Package", "Version", "Licence", "Requirements"],
+            hosts_rows(sorted(root.glob("artifacts/python/*/licences.txt"))),
+        ),
         "",
         "## Python packages that are installed",
         "",

@@ -76,8 +76,8 @@ RETURN = r"""
 _raw:
   description:
     - For each name a dictionary with C(name), C(version), C(source), C(directory), C(base_url), C(checksums_url),
-      C(files) (each C(name), C(src), C(dest), C(mode), C(copy), and where known C(sha256), C(checksum_url), C(member)),
-      C(packages) (by C(os_family)) and C(images) (each C(name), C(tag), C(file), C(upstream)).
+      C(files) (each C(name), C(src), C(dest), C(mode), C(copy), C(unpack), and where known C(sha256), C(checksum_url),
+      C(member)), C(packages) (by C(os_family)) and C(images) (each C(name), C(tag), C(file), C(upstream)).
   type: list
   elements: dict
 """

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import IO, Any, BinaryIO
 BLOCK = 1 << 20
 STATE = ".origin.json"
 TRANSFERS = 2
+FOLDER_MODE = 0o755
+PYTHON = "/usr/bin/python3"
 
 
 class ArtifactError(Exception):
@@ -92,6 +95,8 @@ class Installer:
         for entry in self.spec["files"]:
             if entry.get("dest"):
                 self._place(entry)
+            if entry.get("unpack"):
+                self._unpack(entry)
 
     # Content
 
@@ -227,6 +232,29 @@ class Installer:
             return False
         return sha256_of(dest) == sha256_of(path) and os.stat(dest).st_mode & 0o7777 == int(entry["mode"], 8)
 
+    # Archives
+
+    def _unpack(self, entry: dict[str, Any]) -> None:
+        """A folder is known by the archive that it came from. It is exchanged as a whole."""
+        target, archive = os.path.join(self.folder, entry["unpack"]), self._needed(entry)
+        if self._origin.get(entry["unpack"], {}).get("archive") == archive and os.path.isdir(target):
+            return
+        self.placed.append(target)
+        if self.check:
+            return
+        temporary = tempfile.mkdtemp(dir=self.folder, prefix=".tmp-")
+        with tarfile.open(os.path.join(self.folder, entry["name"])) as content:
+            _extract_all(content, temporary)
+        os.chmod(temporary, FOLDER_MODE)
+        _compile(temporary)
+        # Killed in between, the next run finds no folder of this archive and does it again.
+        self._origin[entry["unpack"]] = {"archive": archive}
+        if os.path.lexists(target):
+            os.rename(target, tempfile.mkdtemp(dir=self.folder, prefix=".tmp-"))
+        os.rename(temporary, target)
+        self._write_origin()
+        self._remove_remains()
+
     # What is known of earlier runs
 
     def _read_origin(self) -> dict[str, dict[str, str]]:
@@ -246,8 +274,9 @@ class Installer:
     def _remove_remains(self) -> None:
         """A run that was killed leaves temporary files; they are never used."""
         for name in os.listdir(self.folder):
+            path = os.path.join(self.folder, name)
             if name.startswith(".tmp-"):
-                os.unlink(os.path.join(self.folder, name))
+                (shutil.rmtree if os.path.isdir(path) else os.unlink)(path)
 
 
 def _member(content: tarfile.TarFile, name: str) -> IO[bytes] | None:
@@ -255,3 +284,25 @@ def _member(content: tarfile.TarFile, name: str) -> IO[bytes] | None:
         return content.extractfile(name)
     except KeyError:
         return None
+
+
+def _extract_all(content: tarfile.TarFile, folder: str) -> None:
+    """Files and folders of an archive; one that names places elsewhere is refused."""
+    # Python 3.14 changes modes without being told, older ones know no filter.
+    known: Any = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+    for member in content:
+        if os.path.isabs(member.name) or ".." in member.name.split("/") or not (member.isreg() or member.isdir()):
+            raise ArtifactError(f"{member.name}: a link, or a place outside the archive's folder (needed: plain files)")
+        content.extract(member, folder, **known)
+
+
+def _compile(folder: str) -> None:
+    """Bytecode for a program of Python: what runs it cannot write there, and would compile at every start."""
+    if not os.path.isfile(os.path.join(folder, "__main__.py")):
+        return
+    # Not every file has to be one that this Python understands: some packages bring templates.
+    subprocess.run(
+        [PYTHON, "-IS", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", folder],
+        stdout=subprocess.DEVNULL,
+        check=False,
+    )

@@ -165,6 +165,7 @@ def _file(entry: dict[str, Any], address: str) -> dict[str, Any]:
         "dest": entry.get("dest", ""),
         "mode": entry.get("mode", "0755"),
         "copy": entry.get("copy", False),
+        "unpack": entry.get("unpack", ""),
     }
 
 

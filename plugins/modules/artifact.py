@@ -12,6 +12,8 @@ version_added: "0.1.0"
 description:
   - Downloads what is missing or different into the artefact's own folder, verifies every file by SHA-256 and links it
     atomically into its place.
+  - Unpacks archives that are declared so, into a folder beside them that is exchanged as a whole. Python's bytecode is
+    made there for programs of Python.
   - The specification comes from the lookup P(deephdc.testbed.artifact#lookup), so that a task holds no address and no
     version.
   - Where the site takes the artefact from packages, the packages are installed instead.

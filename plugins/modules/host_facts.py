@@ -57,7 +57,7 @@ ansible_facts:
         names no loopback address, or empty), addresses (IPv4 of the host), disk_free_mb (by path), listening
         (port, address, protocol, pid, program), cluster_member (what M(deephdc.testbed.kubeadm) keeps of a member
         of a cluster, or empty), packages (names of the installed ones; empty where the package
-        manager is not dpkg).
+        manager is not dpkg), python (version of the distribution's Python, as 3.11).
       type: dict
 """
 
@@ -161,6 +161,12 @@ def packages(dpkg_status: str) -> list[str]:
     """Names of the installed packages in a /var/lib/dpkg/status text."""
     found = re.findall(r"^Package: (\S+)\nStatus: \S+ ok installed$", dpkg_status, flags=re.MULTILINE)
     return sorted(found)
+
+
+def python_version(program: str) -> str:
+    """Major and minor version in the name of the file that a program is; empty when it is none of Python's."""
+    found = re.search(r"/python(3\.[0-9]+)$", os.path.realpath(program))
+    return found.group(1) if found else ""
 
 
 def memory_mb(meminfo: str, field: str) -> int:
@@ -334,6 +340,7 @@ def gather() -> dict[str, Any]:
             "listening": listening(),
             "cluster_member": cluster_member(read(MEMBER)),
             "packages": packages(read("/var/lib/dpkg/status")),
+            "python": python_version("/usr/bin/python3"),
         },
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from testbed import files
 from testbed.apt import host_apt_options, host_apt_sources
-from testbed.artifacts import compilers, download, layers
+from testbed.artifacts import compilers, download, layers, python_packages
 from testbed.artifacts.declaration import (
     ARCHITECTURES,
     CBuild,
@@ -26,9 +26,11 @@ from testbed.artifacts.declaration import (
     Image,
     ImageBuild,
     MavenBuild,
+    PythonBuild,
     RootfsBuild,
     archive_name,
     image_tag,
+    python_archive,
 )
 from testbed.artifacts.progress import Reporter
 from testbed.artifacts.store import Store
@@ -119,6 +121,8 @@ def _build_inputs(declaration: Declaration, ctx: Context) -> dict[str, Any]:
             return {"gcc": compilers.gcc_version(), "flags": C_FLAGS, "tree": _tree_hash(ctx.root / build.directory)}
         case RootfsBuild():
             return {"customise": files.sha256_of(ctx.root / build.customise), **_packing()}
+        case PythonBuild():
+            return {**python_packages.inputs(build, ctx.root), **_packing()}
         case MavenBuild():
             return {}
         case ImageBuild():
@@ -175,6 +179,10 @@ def make(declaration: Declaration, source: str, ctx: Context, work: Path) -> dic
             work,
             lambda done, total: ctx.reporter.amount(declaration.name, done, total),
         )
+    return _build(declaration, ctx, work)
+
+
+def _build(declaration: Declaration, ctx: Context, work: Path) -> dict[str, Path]:
     build = declaration.sources.build
     match build:
         case GoBuild():
@@ -183,6 +191,8 @@ def make(declaration: Declaration, source: str, ctx: Context, work: Path) -> dic
             return _make_c(declaration, build, ctx, work)
         case RootfsBuild():
             return _make_rootfs(declaration, build, ctx, work)
+        case PythonBuild():
+            return _make_python(declaration, build, ctx, work)
         case MavenBuild():
             return _make_maven(declaration, build, ctx, work)
         case ImageBuild():
@@ -307,6 +317,24 @@ def _make_rootfs(declaration: Declaration, build: RootfsBuild, ctx: Context, wor
     ctx.reporter.step(declaration.name, "packing the layer")
     layers.pack_tree(root, build.exclude, work / build.output)
     return {build.output: work / build.output, build.packages_list: listing}
+
+
+def _make_python(declaration: Declaration, build: PythonBuild, ctx: Context, work: Path) -> dict[str, Path]:
+    made = {}
+    for version in build.pythons:
+        ctx.reporter.step(declaration.name, f"fetching packages for Python {version}")
+        root = work / f"python{version}"
+        compilers.compile_with(
+            python_packages.command(build, ctx.root, version, root),
+            log=ctx.store.log_path(declaration.name),
+            children=ctx.children,
+            env=_scratch(work),
+            cwd=ctx.root,
+        )
+        python_packages.complete(declaration.name, build, ctx.root, root)
+        made[python_archive(version)] = work / python_archive(version)
+        layers.pack_tree(root, python_packages.left_out(build), made[python_archive(version)])
+    return made
 
 
 def _make_maven(declaration: Declaration, build: MavenBuild, ctx: Context, work: Path) -> dict[str, Path]:

@@ -86,6 +86,22 @@ def gcc() -> str:
 
 
 @functools.cache
+def uv() -> str:
+    """The program that fetches Python packages: the one of this Python environment, else of the PATH."""
+    beside = Path(sys.executable).with_name("uv")
+    command = str(beside) if beside.exists() else shutil.which("uv")
+    if command is None:
+        raise DeepError("no uv", needed="uv (Python package uv)", next_step="run 'make install', or install uv")
+    return command
+
+
+@functools.cache
+def uv_version() -> str:
+    """``uv --version`` of the program in use."""
+    return _first_line([uv(), "--version"])
+
+
+@functools.cache
 def mvn() -> str:
     """The host's Maven."""
     command = shutil.which("mvn")

@@ -18,6 +18,8 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\s]*[^/\s]$")]
 Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, Field(pattern=r"^https://[^\s]+$")]
+PythonVersion = Annotated[str, Field(pattern=r"^3\.[0-9]+$")]
+RelativePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
 VERSION_ELEMENT = re.compile(r"^v[0-9]+$")
 # Two habits of naming an architecture in the address of a release.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -40,6 +42,8 @@ class File(Strict):
     copy_file: bool = Field(default=False, alias="copy")
     # Optional files reach a node only when a role asks for them by name.
     optional: bool = False
+    # An archive that a node unpacks into this folder of the artefact's own.
+    unpack: FileName | None = None
 
 
 class Upstream(Strict):
@@ -107,6 +111,26 @@ class RootfsBuild(Strict):
     disk: ByteSize
 
 
+class PythonBuild(Strict):
+    """Python packages in one folder for each version of Python.
+
+    Wheels by their hash, from ``artifacts/python/<requirements>/requirements.txt``, and packages of this repository.
+    """
+
+    kind: Literal["python"]
+    requirements: FileName
+    pythons: list[PythonVersion] = Field(min_length=1)
+    # Of pure Python, where no wheel is published. What they are built with has to be among the requirements.
+    from_source: list[FileName] = []
+    # Folders of this repository, each a package.
+    packages: list[RelativePath] = []
+    # Patterns, as in a shell, of what is left out.
+    exclude: list[str] = []
+    # Where the packages are in the archive, for one that is a layer of an image.
+    folder: RelativePath | None = None
+    disk: ByteSize
+
+
 class MavenBuild(Strict):
     """One file of a Maven repository, ``GROUP:ARTIFACT:{version}:PACKAGING``, fetched by Maven and verified."""
 
@@ -152,7 +176,7 @@ class ImageBuild(Strict):
     disk: ByteSize
 
 
-Build = Annotated[GoBuild | CBuild | RootfsBuild | MavenBuild | ImageBuild, Field(discriminator="kind")]
+Build = Annotated[GoBuild | CBuild | RootfsBuild | PythonBuild | MavenBuild | ImageBuild, Field(discriminator="kind")]
 
 
 class RegistryImage(Strict):
@@ -210,18 +234,21 @@ class Declaration(Strict):
 
     def _produced(self) -> set[str] | None:
         build = self.sources.build
+        produced: set[str] | None = None
         match build:
             case GoBuild():
-                return set(build.packages)
+                produced = set(build.packages)
             case CBuild():
-                return set(build.outputs)
+                produced = set(build.outputs)
             case RootfsBuild():
-                return {build.output, build.packages_list}
+                produced = {build.output, build.packages_list}
+            case PythonBuild():
+                produced = {python_archive(version) for version in build.pythons}
             case MavenBuild():
-                return set(build.sha256)
+                produced = set(build.sha256)
             case ImageBuild():
-                return {archive_name(name) for name in build.images}
-        return None
+                produced = {archive_name(name) for name in build.images}
+        return produced
 
     @property
     def stored(self) -> bool:
@@ -254,6 +281,11 @@ class Declaration(Strict):
 def archive_name(image: str) -> str:
     """The file that holds a container image."""
     return f"{image}.tar"
+
+
+def python_archive(version: str) -> str:
+    """The file that holds packages for a version of Python."""
+    return f"python{version}.tar.gz"
 
 
 def declarations_dir() -> Path:

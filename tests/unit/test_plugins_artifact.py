@@ -481,3 +481,58 @@ def test_failures_reach_the_user_of_a_role(tmp_path: Path) -> None:
     assert status != 0
     assert "facts were not gathered" in output
     assert "Debian or RedHat" in output
+
+
+def packed(**members: str) -> bytes:
+    """An archive with the members ``{name: text}``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+OLD = packed(**{"old.py": "a", "both.py": "a"})
+
+
+def archive_spec(folder: Path) -> dict[str, Any]:
+    return spec(folder, entry(folder, "tool.tgz", dest="", unpack="program"))
+
+
+def test_an_archive_is_unpacked_once_and_exchanged_as_a_whole(tmp_path: Path) -> None:
+    program = tmp_path / "opt" / "tool" / "1.0" / "program"
+    assert install(archive_spec(tmp_path), web(tool__tgz=OLD), check=True).changed
+    assert not program.exists()
+    first = install(archive_spec(tmp_path), web(tool__tgz=OLD))
+    assert first.placed == [str(program)]
+    assert program.stat().st_mode & 0o777 == 0o755
+    assert not install(archive_spec(tmp_path), web(tool__tgz=OLD)).changed
+    assert install(archive_spec(tmp_path), web(tool__tgz=packed(**{"both.py": "b"}))).placed == [str(program)]
+    assert {path.name: path.read_text(encoding="utf-8") for path in program.iterdir()} == {"both.py": "b"}
+    assert not [path for path in program.parent.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_a_folder_that_is_gone_or_half_unpacked_is_made_again(tmp_path: Path) -> None:
+    site = web(tool__tgz=packed(**{"one.py": "a"}))
+    install(archive_spec(tmp_path), site)
+    program = tmp_path / "opt" / "tool" / "1.0" / "program"
+    program.rename(program.with_name(".tmp-killed"))
+    assert install(archive_spec(tmp_path), site).placed == [str(program)]
+    assert (program / "one.py").exists()
+    assert not program.with_name(".tmp-killed").exists()
+
+
+def test_an_archive_that_names_other_places_is_refused(tmp_path: Path) -> None:
+    site = web(tool__tgz=packed(**{"inner/../../other": "x"}))
+    with pytest.raises(ArtifactError, match=r"inner/\.\./\.\./other: a link, or a place outside"):
+        install(archive_spec(tmp_path), site)
+    assert not list(tmp_path.rglob("other"))
+
+
+def test_a_program_of_python_is_compiled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugins.module_utils.artifact_files.PYTHON", sys.executable)
+    install(archive_spec(tmp_path), web(tool__tgz=packed(**{"__main__.py": "", "wrong.py": "("})))
+    program = tmp_path / "opt" / "tool" / "1.0" / "program"
+    assert [path.name.split(".")[0] for path in (program / "__pycache__").iterdir()] == ["__main__"]

@@ -52,6 +52,13 @@ def test_memory_in_mib() -> None:
     assert host_facts.memory_mb("", "MemTotal") == 0
 
 
+def test_python_is_known_by_the_file_behind_its_name(tmp_path: Path) -> None:
+    (tmp_path / "python3.11").touch()
+    (tmp_path / "python3").symlink_to("python3.11")
+    assert host_facts.python_version(str(tmp_path / "python3")) == "3.11"
+    assert host_facts.python_version(str(tmp_path / "none")) == ""
+
+
 def test_capabilities_by_name() -> None:
     found = host_facts.capabilities("CapEff:\t0000000000000000\nCapBnd:\t0000000003001000\n")
     assert found == ["net_admin", "sys_resource", "sys_time"]

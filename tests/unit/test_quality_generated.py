@@ -140,3 +140,14 @@ def test_an_artefact_without_a_licence_is_refused(tmp_path: Path) -> None:
     declaration.write_text("name: thing\nversion: '1'\n")
     with pytest.raises(KeyError, match="licence"):
         licences.artefact_rows([declaration])
+
+
+def test_packages_of_artefacts_are_listed_once_with_their_artefacts(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "licences.txt").write_text(f"shared==1.0 BSD 3-Clause\n{name}==2 MIT\n")
+    assert licences.hosts_rows(sorted(tmp_path.glob("*/licences.txt"))) == [
+        ["one", "2", "MIT", "one"],
+        ["shared", "1.0", "BSD 3-Clause", "one, two"],
+        ["two", "2", "MIT", "two"],
+    ]

@@ -1,0 +1,137 @@
+"""Python packages in one folder, for the Python of hosts that have neither pip nor a way to a registry.
+
+A host runs a module of such a folder by ``python3 -IS FOLDER MODULE [ARGUMENTS]``: of what it has installed itself only
+the standard library is seen, so that a package which is missing in the folder is noticed everywhere.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from testbed import files
+from testbed.artifacts import compilers
+from testbed.artifacts.declaration import PythonBuild
+from testbed.errors import CHECK_FAILED, DeepError
+
+# The C library that wheels may ask for: older than that of every distribution with one of the versions of Python.
+C_LIBRARY = "manylinux_2_28"
+LAUNCHER = """import runpy
+import sys
+
+del sys.argv[0]
+if not sys.argv:
+    sys.exit("which module? usage: python3 -IS FOLDER MODULE [ARGUMENTS]")
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+# Bytecode, and what names places of the machine that it was made on.
+NEVER = ("*.pyc", "*/__pycache__", "__pycache__", "*.dist-info/RECORD", "*.dist-info/direct_url.json", ".lock")
+SCRIPTS = "bin"
+PURE = "Root-Is-Purelib: true"
+
+
+def requirements_file(build: PythonBuild, root: Path) -> Path:
+    """The pins of a build, with hashes; ``DeepError`` when there are none."""
+    path = root / "artifacts" / "python" / build.requirements / "requirements.txt"
+    if not path.is_file():
+        raise DeepError(f"{path}: no pins", needed="one made of requirements.in beside it", next_step="run 'make lock'")
+    return path
+
+
+def inputs(build: PythonBuild, root: Path) -> dict[str, Any]:
+    """What decides the content besides the declaration."""
+    own = {
+        str(path.relative_to(root)): files.sha256_of(path)
+        for package in build.packages
+        for path in _own_files(root / package)
+    }
+    return {
+        "uv": compilers.uv_version(),
+        "requirements": files.sha256_of(requirements_file(build, root)),
+        "packages": own,
+        "launcher": LAUNCHER,
+        "platform": C_LIBRARY,
+    }
+
+
+def _own_files(package: Path) -> Iterator[Path]:
+    """Files of a package of this repository, without bytecode."""
+    if not (package / "__init__.py").is_file():
+        raise DeepError(
+            f"{package}: no package of Python",
+            needed="a folder with __init__.py",
+            next_step="correct sources.build.packages",
+        )
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def command(build: PythonBuild, root: Path, version: str, target: Path) -> list[str]:
+    """The command that puts the pinned packages for Python ``version`` below ``target``."""
+    pins = str(requirements_file(build, root))
+    return [
+        compilers.uv(),
+        "pip",
+        "install",
+        "--quiet",
+        f"--python={sys.executable}",
+        f"--target={target / (build.folder or '.')}",
+        f"--python-version={version}",
+        f"--python-platform={platform.machine()}-{C_LIBRARY}",
+        "--link-mode=copy",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary=:all:",
+        *[f"--no-binary={name}" for name in build.from_source],
+        f"--build-constraints={pins}",
+        f"--requirements={pins}",
+    ]
+
+
+def complete(name: str, build: PythonBuild, root: Path, target: Path) -> None:
+    """Add launcher and packages of the repository, take away what depends on this machine.
+
+    Raises ``DeepError`` for what was compiled here.
+    """
+    packages = target / (build.folder or ".")
+    _refuse_compiled(name, build, packages)
+    shutil.rmtree(packages / SCRIPTS, ignore_errors=True)
+    for package in build.packages:
+        for path in _own_files(root / package):
+            place = packages / Path(package).name / path.relative_to(root / package)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+            place.chmod(path.stat().st_mode)
+    (packages / "__main__.py").write_text(LAUNCHER, encoding="utf-8")
+    for path in target.rglob("*"):
+        if not path.is_symlink():
+            # Those of wheels and of this machine's umask differ.
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def _refuse_compiled(name: str, build: PythonBuild, packages: Path) -> None:
+    """A package that was compiled here fits this machine's Python and C library, not those of hosts."""
+    for source in build.from_source:
+        stem = source.replace("-", "_").lower()
+        wheels = [
+            path for path in packages.glob("*.dist-info/WHEEL") if path.parent.name.lower().startswith(f"{stem}-")
+        ]
+        if not wheels or any(PURE not in path.read_text(encoding="utf-8") for path in wheels):
+            raise DeepError(
+                f"artifacts/{name}.yml: sources.build.from_source: {source} cannot come from its source",
+                found="parts that were compiled on this machine" if wheels else "no such package",
+                needed="a package of pure Python",
+                next_step="choose a version with a wheel, or another package",
+                exit_code=CHECK_FAILED,
+            )
+
+
+def left_out(build: PythonBuild) -> list[str]:
+    """Patterns of what is not packed."""
+    prefix = f"{build.folder}/" if build.folder else ""
+    return [*NEVER, *[f"{prefix}{pattern}" for pattern in build.exclude]]
