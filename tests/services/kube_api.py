@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -101,48 +100,54 @@ def running(folder: Path) -> Iterator[KubeApi]:
         programs[name] = folder / name
         shutil.copyfile(found, programs[name])
         programs[name].chmod(0o755)
-    secure, client, peer, unused = _free_ports(4)
+    secure, client, peer, unused = free_ports(4)
     users = "".join(f"{token},{name},{name}\n" for name, token in TOKENS.items())
     (folder / "tokens.csv").write_text(users.replace(",admin\n", ',admin,"system:masters"\n'))
     subprocess.run(["openssl", "genrsa", "-out", str(folder / "sa.key"), "2048"], check=True, capture_output=True)
     with ExitStack() as stack:
-        _start(
-            stack, folder, str(programs["etcd"]), f"--data-dir={folder}/data", "--unsafe-no-fsync",
+        stack.enter_context(program(
+            folder, str(programs["etcd"]), f"--data-dir={folder}/data", "--unsafe-no-fsync",
             f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}",
             f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
             f"--initial-cluster=default=http://127.0.0.1:{peer}",
-        )  # fmt: skip
-        _start(
-            stack, folder, str(programs["kube-apiserver"]), f"--etcd-servers=http://127.0.0.1:{client}",
+        ))  # fmt: skip
+        stack.enter_context(program(
+            folder, str(programs["kube-apiserver"]), f"--etcd-servers=http://127.0.0.1:{client}",
             "--bind-address=127.0.0.1", f"--secure-port={secure}", f"--cert-dir={folder}/pki",
             "--authorization-mode=RBAC",
             f"--token-auth-file={folder}/tokens.csv", "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/sa.key", f"--service-account-signing-key-file={folder}/sa.key",
             "--service-cluster-ip-range=10.96.0.0/24",
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
-        )  # fmt: skip
+        ))  # fmt: skip
         kube = KubeApi(folder, programs["kubectl"], secure)
         _kubeconfig(kube)
         _wait(kube)
         # Its certificate is its own authority, once it has written it.
         shutil.copyfile(folder / "pki" / "apiserver.crt", folder / "ca.crt")
-        _start(
-            stack, folder, str(programs["kube-controller-manager"]), f"--kubeconfig={folder}/kubeconfig",
+        stack.enter_context(program(
+            folder, str(programs["kube-controller-manager"]), f"--kubeconfig={folder}/kubeconfig",
             "--controllers=resourcequota-controller", "--leader-elect=false", f"--secure-port={unused}",
             "--bind-address=127.0.0.1", "--resource-quota-sync-period=1s",
-        )  # fmt: skip
+        ))  # fmt: skip
         kube.apply(READER, BINDING)
         yield kube
 
 
-def _start(stack: ExitStack, folder: Path, *argv: str) -> None:
-    log = stack.enter_context((folder / f"{Path(argv[0]).name}.log").open("w"))
-    process = stack.enter_context(subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log, env=dict(os.environ)))
-    stack.callback(process.wait)
-    stack.callback(process.kill)
+@contextmanager
+def program(folder: Path, *argv: str) -> Iterator[None]:
+    """Have a program run until the block ends."""
+    with (
+        (folder / f"{Path(argv[0]).name}.log").open("w") as log,
+        subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield
+        finally:
+            process.kill()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, all different."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

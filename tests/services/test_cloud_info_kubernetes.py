@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -156,7 +157,7 @@ def random_pod(chance: random.Random, number: int) -> Json:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_what_is_free_is_what_kubectl_sums_up(publisher: Publisher, seed: int) -> None:
-    chance, seen = random.Random(seed), set()
+    chance, seen = random.Random(seed), set()  # nosec B311
     publisher.kube.apply(*(random_pod(chance, number) for number in range(14)))
     seen.add(same_as_kubectl(publisher))
     for number in chance.sample(range(14), 4):
@@ -336,7 +337,7 @@ def test_a_token_that_cannot_be_used(
 
 
 def test_a_server_that_is_away_or_another(publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:
-    (port,) = kube_api._free_ports(1)
+    (port,) = kube_api.free_ports(1)
     status, message = refused(publisher, publisher.config(server=f"https://127.0.0.1:{port}"), capsys)
     assert (status, f"answers at https://127.0.0.1:{port}" in message) == (1, True)
     other = publisher.folder / "other.crt"
@@ -407,3 +408,21 @@ def test_what_is_not_valid_is_not_published(
     monkeypatch.setattr("deep_cloud_info.glue.share_id", lambda *given: "")
     status, message = refused(publisher, publisher.config(), capsys)
     assert (status, "$.Share[0].ID" in message) == (1, True), message
+
+
+def test_egis_program_renders_the_same(publisher: Publisher) -> None:
+    why = "EGI's cloud-info-provider and its clients of OpenStack are no requirement of the tests"
+    pytest.importorskip("cloud_info_provider", reason=why)
+    from cloud_info_provider.formatters.glue import GLUE21Json
+
+    from deep_cloud_info import egi
+
+    publisher.kube.apply(pod("one"))
+    path = publisher.folder / "egi.json"
+    found = egi.KubernetesPlugin(argparse.Namespace(site_config=str(publisher.config()))).fetch()
+    egi.CheckedFilePublisher(argparse.Namespace(checked_file=str(path))).publish(GLUE21Json().format(None, found))
+    rendered, ours = json.loads(path.read_text()), publisher.document()
+    assert set(rendered) == set(ours)
+    for kind, objects in ours.items():
+        for mine, theirs in zip(objects, rendered[kind], strict=True):
+            assert {**theirs, **mine, "CreationTime": ""} == {**theirs, "CreationTime": ""}, kind
