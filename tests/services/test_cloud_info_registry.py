@@ -144,7 +144,11 @@ def test_a_list_of_several_pages_is_read_to_its_end() -> None:
 
 @pytest.mark.parametrize(
     ("changed", "what"),
-    [({"username": "x"}, "401"), ({"ca_file": None}, "CERTIFICATE_VERIFY"), (dict.fromkeys(["password_file"], "/none"), "password")],
+    [
+        ({"username": "x"}, "401"),
+        ({"ca_file": None}, "CERTIFICATE_VERIFY"),
+        (dict.fromkeys(["password_file"], "/none"), "password"),
+    ],
 )
 def test_a_registry_that_does_not_let_us_in(running: Running, changed: dict[str, Any], what: str) -> None:
     with pytest.raises(CloudInfoError, match=what) as refused:
