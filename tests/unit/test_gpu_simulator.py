@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -342,3 +343,23 @@ def test_specification_carries_the_configuration_once(program: ModuleType, tmp_p
 def test_unknown_command_shows_the_usage(program: ModuleType, arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="gpu-simulator start"):
         program.main(arguments)
+
+
+def test_a_module_says_that_its_gpus_are_simulated_and_claims_no_calculation(simulator: Simulator) -> None:
+    code = "import json, pathlib, sys; from deep_module.gpus import report"
+    code += "; print(json.dumps(report(pathlib.Path(sys.argv[1]))))"
+    environment = {
+        "LD_LIBRARY_PATH": str(simulator.libraries(DRIVER)),
+        "PYTHONPATH": str(repo_root() / "services/modules"),
+    }
+    argv = [sys.executable, "-c", code, str(simulator.devices)]
+    said = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=20).stdout
+    assert json.loads(said) == {
+        "computed_on": "cpu",
+        "gpus": {
+            "devices": [str(simulator.devices / "nvidia0"), str(simulator.devices / "nvidia1")],
+            "names": ["NVIDIA Simulated T4", "NVIDIA Simulated T4"],
+            "driver": DRIVER,
+            "simulated": True,
+        },
+    }
