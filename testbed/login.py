@@ -185,7 +185,7 @@ def log_in(
         else:
             tokens = (iam_flows.by_browser if browser else iam_flows.by_device)(client, show)
         found = _person(place, client, tokens)
-        with _alone(place):
+        with alone(place):
             _keep(place, Login(client.provider.issuer, client.provider.client, inventory, tokens))
     return found
 
@@ -206,7 +206,7 @@ def log_out(place: Place) -> dict[str, Any]:
     """Forget the tokens, and end the login at the provider where it answers: ``{ok, site, logged_out, revoked}``."""
     sites.need_testbed(place.site, place.name)
     file = place.folder / FILE
-    with _alone(place):
+    with alone(place):
         there = file.exists()
         revoked = _revoke(place)
         file.unlink(missing_ok=True)
@@ -240,7 +240,7 @@ def token(place: Place) -> Tokens:
     kept = _kept(place)
     if kept and kept.at_hand(inventory):
         return kept.tokens
-    with _alone(place):
+    with alone(place):
         # Another command may have renewed it by now.
         kept = _kept(place)
         if kept is None:
@@ -314,7 +314,7 @@ def _keep(place: Place, login: Login) -> None:
 
 
 @contextmanager
-def _alone(place: Place) -> Iterator[None]:
+def alone(place: Place) -> Iterator[None]:
     """Wait until no other command renews the site's tokens, and keep others out."""
     deadline = time.monotonic() + LOCK_PATIENCE
     with ExitStack() as held:

@@ -19,6 +19,7 @@ from testbed.host import machine_name
 
 ROOMS = {
     "testbed": "Raise, inspect, use and remove testbeds on this machine.",
+    "modules": "Pick a module, run it at a site, ask it for a prediction.",
     "site": "Check, deploy and verify the sites of inventories/.",
     "artifacts": "Build, check and serve what is deployed.",
 }

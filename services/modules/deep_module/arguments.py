@@ -60,7 +60,7 @@ def _finite(value: float) -> bool:
         return False
 
 
-class RefusedError(web.HTTPUnprocessableEntity):
+class RefusedError(web.HTTPUnprocessableEntity):  # pylint: disable=too-many-ancestors  # aiohttp's
     """Arguments that only together are wrong, in the form of answer that a single wrong one gets."""
 
     def __init__(self, argument: str, message: str) -> None:
