@@ -175,11 +175,11 @@ class Orchestrator:
 
     def deployment(self, uuid: str) -> dict[str, Any]:
         """What the orchestrator says of one."""
-        return self._ask("GET", f"/deployments/{uuid}")
+        return dict(self._ask("GET", f"/deployments/{uuid}"))
 
     def create(self, uuid: str, order: Mapping[str, Any]) -> dict[str, Any]:
         """Order a deployment; ``uuid`` becomes its identifier, so that an answer that is lost does not make another."""
-        return self._ask("POST", "/deployments", json=dict(order), headers={"Idempotency-Key": uuid})
+        return dict(self._ask("POST", "/deployments", json=dict(order), headers={"Idempotency-Key": uuid}))
 
     def delete(self, uuid: str) -> None:
         """Order that everything of a deployment be removed."""
@@ -600,7 +600,11 @@ def _cluster(place: Place, namespace: str) -> Iterator[Any]:
     settings = yaml.safe_load(login.kubeconfig(place))
     server = settings["clusters"][0]["cluster"]["server"]
     try:
-        with kubernetes.config.new_client_from_config_dict(settings, persist_config=False) as client:
+        configuration = kubernetes.client.Configuration()
+        # Untyped, as the whole library is.
+        load: Any = kubernetes.config.load_kube_config_from_dict
+        load(settings, client_configuration=configuration, persist_config=False)
+        with kubernetes.client.ApiClient(configuration) as client:
             yield kubernetes.client.CoreV1Api(client)
     except kubernetes.client.ApiException as refused:
         raise DeepError(

@@ -196,7 +196,8 @@ def predict(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=VALUE]...", help="Arguments: JSON, text, or @FILE with JSON; the module's example by default."
+            metavar="[NAME=VALUE]...",
+            help="Arguments: JSON, text, or @FILE with JSON; the module's example by default.",
         ),
     ] = None,
     site: Site = sites.TESTBED_SITE,

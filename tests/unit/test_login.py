@@ -338,7 +338,7 @@ def test_commands_side_by_side_renew_once(issuer: Issuer) -> None:
 
 def test_a_lock_that_is_never_given_back_is_told(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "LOCK_PATIENCE", 0.1)
-    with login._alone(place()), pytest.raises(DeepError, match="another command is working on the login") as refused:
+    with login.alone(place()), pytest.raises(DeepError, match="another command is working on the login") as refused:
         login.token(place())
     assert refused.value.found == f"process {os.getpid()}"
 
