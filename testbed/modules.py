@@ -246,9 +246,7 @@ class Wish:
     gpus: int | None = None
     cpus: float | None = None
     memory_mib: int | None = None
-    gpu_model: str = ""
     template: str | None = None
-    image: str | None = None
     organisation: str | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
 
@@ -259,14 +257,14 @@ def order(place: Place, wanted: Module, wish: Wish) -> dict[str, Any]:
     gpus = needs["gpus"] if wish.gpus is None else wish.gpus
     name = wish.template or (needs["gpu_template"] if gpus else needs["template"])
     parameters = {
-        "image": wish.image or image(place, needs["image"]),
         "model_name": needs["model"],
         "num_cpus": float(needs["cpus"] if wish.cpus is None else wish.cpus),
         "mem_size": f"{wish.memory_mib or needs['memory_mib']} MiB",
         **({"num_gpus": gpus} if gpus else {}),
-        **({"gpu_model": wish.gpu_model} if wish.gpu_model else {}),
         **wish.inputs,
     }
+    if "image" not in parameters:
+        parameters["image"] = image(place, needs["image"])
     organisation = {"userGroup": wish.organisation} if wish.organisation else {}
     return {"template": template(name), "parameters": parameters, **organisation}
 
@@ -293,7 +291,7 @@ def image(place: Place, repository: str) -> str:
             f"the registry of {place} has no image {repository}",
             found=", ".join(sorted(held)) or "no image",
             needed=f"{repository} among registry_more_images",
-            next_step=f"deep site deploy {place}, or name another image with --image",
+            next_step=f"deep site deploy {place}, or name another image with --input image=...",
         )
     return f"{place.value('{{ registry_endpoint }}')}/{repository}@{found[-1]}"
 

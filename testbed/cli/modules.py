@@ -102,15 +102,15 @@ def _words(arguments: dict[str, Any]) -> str:
 @app.command()
 def deploy(
     name: Name,
+    *,
     site: Site = sites.TESTBED_SITE,
     gpus: Annotated[int | None, typer.Option(min=0, help="GPUs for it alone.")] = None,
-    gpu_model: Annotated[str, typer.Option(help="Name of the GPU as sites publish it; any by default.")] = "",
     cpus: Annotated[float | None, typer.Option(min=0.1, help="CPUs.")] = None,
     memory: Annotated[int | None, typer.Option(metavar="MIB", min=128, help="Memory in MiB.")] = None,
     template: Annotated[str | None, typer.Option(help="Another TOSCA template than the module's.")] = None,
-    image: Annotated[str | None, typer.Option(help="Another image than the one of the site's registry.")] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=VALUE", help="An input of the template.")
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=VALUE", help="An input of the template, such as image or gpu_model."),
     ] = None,
     organisation: Annotated[
         str | None, typer.Option(help="Which organisation it is for; needed by members of several.")
@@ -125,9 +125,7 @@ def deploy(
         gpus=gpus,
         cpus=cpus,
         memory_mib=memory,
-        gpu_model=gpu_model,
         template=template,
-        image=image,
         organisation=organisation,
         inputs=_assigned(inputs or []),
     )

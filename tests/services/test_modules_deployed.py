@@ -58,6 +58,7 @@ class ModuleSite(NullSite):
     """A site at which every container is the one DEEPaaS of this test; ``asked`` keeps what it was sent."""
 
     endpoint = ""
+    asked: Json | None = None
 
     def create(self, deployment: str, template: str, parameters: Json) -> str:
         self.asked = parameters
@@ -172,9 +173,11 @@ def orchestrating(folder: Path, signer: Authority, trusted: Path, issuer: Signin
             server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)
             thread.start()
-            yield port, found
-            server.should_exit = True
-            thread.join(20)
+            try:
+                yield port, found
+            finally:
+                server.should_exit = True
+                thread.join(20)
 
 
 @pytest.fixture
@@ -226,9 +229,10 @@ def test_the_order_says_what_the_module_needs_and_which_image_by_its_digest(memb
     }  # fmt: skip
     with Session(member.engine) as session:
         assert store.get(session, uuid).template == modules.template("kubernetes")
-    deployed(gpus=1, image="elsewhere.test/x:1", inputs={"endpoint": "https://x.test"})
-    assert (member.site.asked["num_gpus"], member.site.asked["image"]) == (1, "elsewhere.test/x:1")
-    assert member.site.asked["endpoint"] == "https://x.test"
+    deployed(gpus=1, inputs={"image": "elsewhere.test/x:1", "endpoint": "https://x.test"})
+    asked = member.site.asked or {}
+    assert (asked["num_gpus"], asked["image"]) == (1, "elsewhere.test/x:1")
+    assert asked["endpoint"] == "https://x.test"
 
 
 def test_each_step_is_shown(member: World) -> None:

@@ -190,13 +190,15 @@ def test_an_image_that_the_registry_lacks_is_named(testbed: Path) -> None:
 def test_an_order_without_a_gpu_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modules, "template", str)
     one = Module("image-classifier", metadata())
-    plain = modules.order(HERE, one, Wish(image="x:1"))
+    plain = modules.order(HERE, one, Wish(inputs={"image": "x:1"}))
     assert plain["template"] == "kubernetes"
     assert plain["parameters"] == {
         "image": "x:1", "model_name": "image_classifier", "num_cpus": 1.0, "mem_size": "1024 MiB"
     }  # fmt: skip
     assert "userGroup" not in plain
-    asked = modules.order(HERE, one, Wish(image="x:1", gpus=2, gpu_model="T4", organisation="imaging", template="own"))
+    asked = modules.order(
+        HERE, one, Wish(inputs={"image": "x:1", "gpu_model": "T4"}, gpus=2, organisation="imaging", template="own")
+    )
     assert asked["template"] == "own"
     assert asked["userGroup"] == "imaging"
     assert (asked["parameters"]["num_gpus"], asked["parameters"]["gpu_model"]) == (2, "T4")
