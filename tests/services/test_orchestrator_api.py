@@ -192,7 +192,7 @@ def serve(folder: Path, signer: Authority, trusted: Path, issuer: SigningIssuer)
 
         with working(engine, "one", deployer, poll=0.05, heartbeat=timedelta(seconds=1)):
             client = DBOSClient(system_database_engine=engine, lazy=True)
-            service = Service(said, engine, client, Door(said.identity, known), delegate, lambda: ["here"], check)
+            service = Service(said, engine, client, Door(said.identity, known), delegate, ["here"], check)
             tls = {"ssl_certfile": said.certificate, "ssl_keyfile": said.key}
             server = uvicorn.Server(uvicorn.Config(application(service), log_config=None, **tls))  # type: ignore[arg-type]
             thread = threading.Thread(target=server.run, kwargs={"sockets": [free]}, daemon=True)

@@ -29,7 +29,7 @@ NEEDED: dict[str, tuple[dict[str, Any], tuple[int, float, int]]] = {
     "kubernetes": ({"num_cpus": 2}, (0, 2, 1024)),
     "kubernetes-gpu": ({"num_gpus": 4, "mem_size": "32 GiB"}, (4, 1, 32768)),
     "kubernetes-storage": (
-        {"storage_endpoint": "https://s3.deep.test", "storage_bucket": "data", "storage_secret_name": "s3"},
+        {"storage_endpoint": "https://s3.deep.test", "storage_bucket": "data", "storage_secret_name": "s3"},  # nosec B105 # a name
         (0, 1, 1024),
     ),
 }
@@ -88,7 +88,7 @@ def test_what_the_infrastructure_manager_gets_is_complete() -> None:
     assert tosca.RUNTIME in data["node_types"]
     assert data["topology_template"]["node_templates"]["module"]["properties"]["environment"] == {
         "DEEP_DEPLOYMENT": "deep-1", "DEEP_STORAGE_BUCKET": "data", "DEEP_STORAGE_ENDPOINT": "https://s3.deep.test",
-        "DEEP_STORAGE_SECRET_NAME": "s3",
+        "DEEP_STORAGE_SECRET_NAME": "s3",  # nosec B105 # a name
     }  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def spoil(data: Any, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_template_that_is_spoilt_anywhere_is_an_error_of_ours_or_none(seed: int) -> None:
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # nosec B311
     refused = []
     for _ in range(20):
         name = dice.choice(sorted(NEEDED))

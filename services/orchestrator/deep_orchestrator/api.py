@@ -47,8 +47,8 @@ class Service:
     client: DBOSClient
     door: Door
     delegate: Delegate | None
-    sites: Callable[[], list[str]]
-    check: Callable[[Deployment], None]
+    sites: list[str]
+    check: Callable[[Deployment], object]
 
 
 def application(service: Service | None = None) -> FastAPI:
@@ -159,7 +159,7 @@ def configuration(service: Here, person: Asker) -> views.Configuration:
         url=service.settings.url,
         issuer=service.settings.identity.issuer,
         organisations=service.door.memberships(person),
-        sites=service.sites(),
+        sites=service.sites,
     )
 
 
