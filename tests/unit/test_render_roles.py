@@ -38,6 +38,7 @@ MACHINE = {
 }  # fmt: skip
 # Templates of a network plugin that a site may not have chosen.
 NETWORKS = {"flannel.yaml.j2": "flannel", "kustomization.yaml.j2": "calico"}
+PYTHONS = {"debian12": "3.11", "debian13": "3.13", "ubuntu24": "3.12", "rhel9": "3.9"}
 KINDS = {"local": CONTAINER, "ifca": MACHINE}
 HOSTS_PER_SITE = 2
 CASES = [(site, system) for site in KINDS for system in OS_RELEASES]
@@ -45,7 +46,10 @@ CASES = [(site, system) for site in KINDS for system in OS_RELEASES]
 
 def facts(system: str, kind: dict[str, Any]) -> dict[str, Any]:
     """Facts as the module host_facts gathers them."""
-    extra = {"addresses": ["192.0.2.11"], "disk_free_mb": {"/": 9000, "/var/lib": 9000}, "listening": []}
+    extra = {
+        "addresses": ["192.0.2.11"], "disk_free_mb": {"/": 9000, "/var/lib": 9000}, "listening": [],
+        "python": PYTHONS[system],
+    }  # fmt: skip
     return {
         **host_facts.distribution(OS_RELEASES[system]),
         "architecture": "x86_64",
@@ -71,7 +75,10 @@ def testbed_hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "hosts": {"node1": {"ansible_host": "198.18.0.11"}, "node2": {"ansible_host": "198.18.0.12"}},
             "children": {
                 "kubernetes_control_plane": {"hosts": {"node1": {}}},
-                **{group: {"hosts": {"node1": {}}} for group in ("pki", "registry", "iam", "oidc_proxy")},
+                **{
+                    group: {"hosts": {"node1": {}}}
+                    for group in ("pki", "registry", "iam", "oidc_proxy", "orchestrator")
+                },
                 "kubernetes_node": {"hosts": {"node2": {}}},
                 "gpu_simulated": {"hosts": {"node2": {}}},
             },

@@ -1,0 +1,94 @@
+"""What the role writes for the orchestrator is what the orchestrator takes, and what its prechecks refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deep_orchestrator.settings import Settings
+from testbed.paths import repo_root
+from testbed.rendering import SiteVariables, role_path
+from testbed.site_check import prechecks
+
+ROLE = "orchestrator"
+SECRETS = {"iam_seed": "5" * 32, "registry_password": "7" * 32}
+FACTS: dict[str, Any] = {
+    "os_family": "Debian", "distribution": "Debian", "architecture": "x86_64",
+    "deephdc": {"listening": [{"port": 8444, "program": "python3"}], "addresses": ["192.0.2.11"], "python": "3.11"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> list[Path]:
+    """The site local with one host that has the IAM and the orchestrator."""
+    groups: dict[str, Any] = {name: {"hosts": {"node1": {}}} for name in ("pki", "iam", "orchestrator")}
+    hosts = {"node1": {"ansible_host": "192.0.2.11"}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
+    return [repo_root() / "inventories" / "common", repo_root() / "inventories" / "local", tmp_path]
+
+
+def site(inventory: list[Path], **settings: Any) -> SiteVariables:
+    found = SiteVariables(inventory, extra={**SECRETS, **settings})
+    found.give_facts({**FACTS, "deephdc": FACTS["deephdc"] | settings.pop("deephdc", {})})
+    return found
+
+
+def written(inventory: list[Path], **settings: Any) -> Settings:
+    variables = site(inventory, **settings)
+    path = role_path(ROLE) / "templates/settings.json.j2"
+    return Settings.model_validate(json.loads(variables.render_file(path, variables.variables("node1", ROLE))))
+
+
+def refusals(inventory: list[Path], **settings: Any) -> str:
+    verdicts = list(prechecks(site(inventory, **settings), "node1", ROLE))
+    assert verdicts, "nothing was checked"
+    assert None not in verdicts, "a check could not be worked out"
+    return "\n".join(str(problem) for verdict in verdicts for problem in verdict or [])
+
+
+def test_the_settings_are_those_of_the_site(inventory: list[Path]) -> None:
+    found = written(inventory)
+    assert found.url == "https://orchestrator.deep.test:8444"
+    assert found.database == "sqlite:////var/lib/deep-orchestrator/orchestrator.sqlite"
+    assert found.identity.issuer == "https://iam.deep.test:8443/realms/deep"
+    assert {one.name: sorted(one.readers) for one in found.identity.organisations} == {
+        "imaging": ["imaging-readers"],
+        "climate": ["climate-readers"],
+    }
+    assert found.callback_hosts == frozenset()
+
+
+def test_secrets_are_the_sites_and_differ(inventory: list[Path]) -> None:
+    found, other = written(inventory).delegation, written(inventory, iam_seed="6" * 32).delegation
+    assert found is not None
+    assert other is not None
+    assert len({found.secret, found.client_secret, other.secret, other.client_secret}) == 4
+
+
+def test_a_site_may_have_a_database_and_an_issuer_of_its_own(inventory: list[Path]) -> None:
+    url = "postgresql+psycopg://deep@db.example.org/deep"
+    found = written(
+        inventory, orchestrator_database=url, iam_issuer="https://login.example/", iam_issuer_authority="system"
+    )
+    assert (found.database, found.identity.issuer, found.identity.authority) == (url, "https://login.example/", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        ({"deephdc": {"python": "3.9"}}, "found 3.9, needed 3.11 or 3.13"),
+        ({"deephdc": {"listening": [{"port": 8444, "program": "java"}]}}, "found java listening"),
+        ({"iam_issuer": ""}, "nobody to ask who people are"),
+        ({"site_organisations": []}, "found no organisation"),
+        ({"orchestrator_secret": "short"}, "found a secret of 5 characters"),
+    ],
+)
+def test_what_stands_in_the_way_is_said_before(inventory: list[Path], settings: dict[str, Any], said: str) -> None:
+    found = refusals(inventory, **settings)
+    assert said in found
+    assert bool(found) == bool(said)
