@@ -20,6 +20,7 @@ import yaml
 
 from deep_orchestrator.sites import Look, SiteError, State
 from deep_tosca import template as tosca
+from deep_tosca.reading import TemplateError
 
 # Seconds: for a connection, for what is asked, and for what the Infrastructure Manager tries three times meanwhile.
 CONNECT, ASK, WORK = 5.0, 30.0, 180.0
@@ -31,8 +32,8 @@ TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+")
 NAME = re.compile(r"description desc \(\s*name = '([^']*)'")
 MOST_NAMES = 20_000
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>\d+)")
-# What is said of every token that is not taken, and with which status is a matter of what was asked.
-UNKNOWN_PERSON = "Invalid InfrastructureManager credentials"
+# What is said of tokens that are not taken; with which status is a matter of what was asked.
+UNKNOWN_PERSON = re.compile(r"Invalid InfrastructureManager credentials|decode OIDC auth token")
 # A refusal of the person. Anything else that is said of a token is an identity provider that did not answer.
 REFUSED = re.compile(r"expired|not accepted|not in configured|No token|Code: 4\d\d|decode")
 WENT = {
@@ -41,11 +42,9 @@ WENT = {
     "failed": "its container has failed",
     "unconfigured": "it could not be configured",
     "deleting": "it is being removed",
-    "unknown": (
-        "the Infrastructure Manager has not seen its pod for two minutes. Next: look for the quota of the namespace and"
-        " for the site's Kubernetes"
-    ),
 }
+# Seconds that a pod may be out of sight: before it is made, and while the site's Kubernetes is started again.
+UNSEEN = 150.0
 
 
 class AwayError(Exception):
@@ -85,6 +84,8 @@ class InfrastructureManager:
             timeout=httpx.Timeout(ASK, connect=CONNECT),
             headers={"Accept": "application/json"},
         )
+        # Since when the Infrastructure Manager has not seen the pod of each that it does not see.
+        self._unseen: dict[str, float] = {}
         # What never changes: names by identifiers; empty where it is none of ours.
         self._names: dict[str, str] = {}
 
@@ -132,6 +133,9 @@ class InfrastructureManager:
             return Look(State.FAILED, "it is gone")
         self._check(answer)
         state = answer.json()["state"]["state"]
+        if state == "unknown":
+            return self._out_of_sight(infrastructure)
+        self._unseen.pop(infrastructure, None)
         if state in {"pending", "running"}:
             return Look(State.PENDING)
         if state == "configured":
@@ -153,6 +157,16 @@ class InfrastructureManager:
         # It is gone, or being made or removed: it is asked again.
         if answer.status_code not in {httpx.codes.NOT_FOUND, httpx.codes.CONFLICT}:
             self._check(answer)
+
+    def _out_of_sight(self, infrastructure: str) -> Look:
+        if time.monotonic() - self._unseen.setdefault(infrastructure, time.monotonic()) < UNSEEN:
+            return Look(State.PENDING)
+        self._unseen.pop(infrastructure, None)
+        return Look(
+            State.FAILED,
+            f"the Infrastructure Manager has not seen its pod for {UNSEEN:g} s. Next: look for the quota of the"
+            " namespace and for the site's Kubernetes",
+        )
 
     def _ready(self, deployment: str, infrastructure: str) -> Look:
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/outputs")
@@ -224,9 +238,7 @@ class InfrastructureManager:
         """Lines of credentials, as the Infrastructure Manager reads them from the header."""
         given = self._credentials(deployment)
         if not TOKEN.fullmatch(given.token):
-            raise SiteError(
-                "a token that the Infrastructure Manager cannot read (needed one of letters, digits and ._~+/-)"
-            )
+            raise SiteError("the Infrastructure Manager cannot read the token (needed letters, digits and ._~+/- only)")
         kubernetes = {
             "id": "site", "type": "Kubernetes", "host": self._kubernetes, "token": given.token,
             "namespace": given.namespace,
@@ -243,7 +255,7 @@ class InfrastructureManager:
         if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             answer.raise_for_status()
         said = message(answer)
-        if answer.status_code == httpx.codes.UNAUTHORIZED or UNKNOWN_PERSON in said:
+        if answer.status_code == httpx.codes.UNAUTHORIZED or UNKNOWN_PERSON.search(said):
             if not REFUSED.search(said):
                 raise AwayError(f"the Infrastructure Manager cannot ask the identity provider: {in_words(said)}")
             raise SiteError(
@@ -266,7 +278,7 @@ def rendered(deployment: str, template: str, parameters: Mapping[str, Any]) -> s
     """The template as the Infrastructure Manager takes it; raises SiteError where it cannot."""
     try:
         return tosca.render(tosca.read(template), parameters, name_of(deployment))
-    except tosca.TemplateError as error:
+    except TemplateError as error:
         raise SiteError(str(error)) from None
 
 

@@ -1,0 +1,212 @@
+"""What a site behind an Infrastructure Manager makes of answers that the real one seldom gives, over real TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deep_orchestrator import infrastructure_manager
+from deep_orchestrator.infrastructure_manager import AwayError, Credentials, InfrastructureManager, in_words, only_gone
+from deep_orchestrator.sites import Look, SiteError, State
+from testbed.paths import repo_root
+from tests.unit.login_issuer import Authority, Issuer, serving
+
+HOST = "localhost"
+OURS, OTHER = f"{'a' * 8}-b", "c" * 36
+MADE = "12345678-eb53-11f1-9b1d-02fc00000001"
+TEMPLATE = (repo_root() / "services" / "tosca" / "deep_tosca" / "templates" / "kubernetes.yaml").read_text("utf-8")
+KUBERNETES = "https://kubernetes.test"
+DESTROYING = "Error Destroying Inf: Error destroying the infrastructure: \n"
+Answer = tuple[int, dict[str, Any]]
+
+
+@dataclass
+class Told(Issuer):
+    """A server that answers what it was told, by the last part of the path: the last answer again and again."""
+
+    told: dict[str, list[Answer]] = field(default_factory=dict)
+    authorizations: set[str] = field(default_factory=set)
+
+    def answer(self, what: str, fields: dict[str, str], bearer: str) -> Answer:
+        """Status and body for one request."""
+        self.authorizations.add(bearer)
+        answers = self.told.get(what, [(404, {"message": f"no {what}"})])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@dataclass
+class Meeting:
+    """A server, and the site in front of it."""
+
+    server: Told
+    site: InfrastructureManager
+    authority: Path
+
+
+@pytest.fixture
+def meeting(tmp_path: Path) -> Iterator[Meeting]:
+    authority = Authority()
+    file = tmp_path / "ca.pem"
+    file.write_bytes(authority.pem)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(Told(HOST), authority.context(HOST, tmp_path)))
+        assert isinstance(server, Told)
+        yield Meeting(server, site(server, file), file)
+
+
+def site(server: Told, authority: Path, token: str = "a.b.c", **more: str) -> InfrastructureManager:
+    url = f"https://{HOST}:{server.port}"
+    return InfrastructureManager(url, KUBERNETES, authority, lambda _: Credentials(token, "deep"), **more)
+
+
+def state(name: str) -> Answer:
+    return 200, {"state": {"state": name, "vm_states": {}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "reason"),
+    [
+        ("failed", "first\nsecond\nfirst", "its container has failed: first; second"),
+        ("unconfigured", "Contextualization disabled by the RADL/TOSCA template.\n", "it could not be configured"),
+        ("off", "", "its container has ended"),
+        ("stopped", "", "its container has been stopped"),
+        ("deleting", "", "it is being removed"),
+        ("new", "", "it is in a state that is not known: new"),
+    ],
+)
+def test_a_state_that_is_the_end_says_why(meeting: Meeting, name: str, said: str, reason: str) -> None:
+    meeting.server.told = {"state": [state(name)], "contmsg": [(200, {"contmsg": said})]}
+    assert meeting.site.look(OURS, MADE) == Look(State.FAILED, reason)
+
+
+def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting.server.told = {"state": [state("unknown")]}
+    assert meeting.site.look(OURS, MADE) == meeting.site.look(OURS, MADE) == Look(State.PENDING)
+    monkeypatch.setattr(infrastructure_manager, "UNSEEN", 0)
+    assert "has not seen its pod for 0 s. Next: look for the quota" in meeting.site.look(OURS, MADE).reason
+    monkeypatch.undo()
+    meeting.server.told = {"state": [state("unknown"), state("pending"), state("unknown")]}
+    for _ in range(3):
+        assert meeting.site.look(OURS, MADE) == Look(State.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "look"),
+    [
+        ({"endpoint": "None:31987"}, Look(State.PENDING)),
+        ({"endpoint": None}, Look(State.PENDING)),
+        ({"endpoint": "192.0.2.1:0"}, Look(State.FAILED, "its service was not made: endpoint cannot be reached")),
+        ({"endpoint": "192.0.2.1:80"}, Look(State.READY, outputs={"endpoint": "http://192.0.2.1:80"})),
+        ({"endpoint": "https://a.test/"}, Look(State.READY, outputs={"endpoint": "https://a.test/"})),
+        ({"other": "words", "n": 3}, Look(State.READY, outputs={"other": "words", "n": 3})),
+    ],
+)
+def test_outputs_are_addresses_that_are_known(meeting: Meeting, outputs: dict[str, Any], look: Look) -> None:
+    meeting.server.told = {
+        "state": [state("configured")], "outputs": [(200, {"outputs": outputs})], "tosca": [(200, {"tosca": TEMPLATE})],
+    }  # fmt: skip
+    assert meeting.site.look(OURS, MADE) == look
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 504])
+def test_what_may_be_taken_later_is_tried_again(meeting: Meeting, status: int) -> None:
+    broken = [(status, {"message": "later"})]
+    meeting.server.told = {"state": broken, "infrastructures": broken, MADE: broken}
+    actions: list[Callable[[], object]] = [
+        lambda: meeting.site.look(OURS, MADE), lambda: meeting.site.find(OURS), lambda: meeting.site.remove(OURS, MADE),
+        lambda: meeting.site.create(OURS, TEMPLATE, {"image": "a/b:1"}),
+    ]  # fmt: skip
+    for act in actions:
+        with pytest.raises(httpx.HTTPStatusError):
+            act()
+
+
+def test_another_server_is_not_taken_for_one(meeting: Meeting) -> None:
+    meeting.server.told = {"infrastructures": [(200, {"uri-list": [{"uri": "https://elsewhere.test/login"}]})]}
+    with pytest.raises(AwayError, match=r"no Infrastructure Manager answers \(found 'login'"):
+        meeting.site.find(OURS)
+
+
+def test_a_server_with_another_certificate_gets_no_token(meeting: Meeting, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.write_bytes(Authority().pem)
+    with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
+        site(meeting.server, other).find(OURS)
+    assert not meeting.server.authorizations
+
+
+@pytest.mark.parametrize("token", ["a; host = b", "a\\nb", "a\nb", "file(/etc/passwd)", "a=b", ""])
+def test_a_token_never_becomes_more_than_one_field(meeting: Meeting, token: str) -> None:
+    with pytest.raises(SiteError, match="cannot read the token") as refused:
+        site(meeting.server, meeting.authority, token).find(OURS)
+    assert not token or token not in str(refused.value)
+    assert not meeting.server.authorizations
+
+
+def test_credentials_are_in_the_lines_that_are_read(meeting: Meeting) -> None:
+    meeting.server.told = {"infrastructures": [(200, {"uri-list": []})]}
+    assert site(meeting.server, meeting.authority, ingress_domain="deep.test").find(OURS) == []
+    (line,) = meeting.server.authorizations
+    assert line.split("\\n") == [
+        "type = InfrastructureManager; token = a.b.c",
+        f"id = site; type = Kubernetes; host = {KUBERNETES}; token = a.b.c; namespace = deep; apps_dns = deep.test",
+    ]
+
+
+def test_what_has_no_name_yet_is_waited_for_and_the_others_are_asked_once(meeting: Meeting) -> None:
+    named = "description desc (\nname = 'deep-{}'\n)\nsystem module ("
+    meeting.server.told = {
+        "infrastructures": [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}"}]})],
+        "radl": [(200, {"radl": ""}), (200, {"radl": named.format(OURS)}), (500, {})],
+    }
+    assert meeting.site.find(OURS) == [MADE]
+    assert meeting.site.find(OURS) == [MADE]
+    assert meeting.site.find(OTHER) == []
+
+
+def test_what_never_gets_a_name_is_nobodys(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infrastructure_manager, "UNNAMED", 0)
+    meeting.server.told = {
+        "infrastructures": [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}"}]})],
+        "radl": [(200, {"radl": ""})],
+    }
+    assert meeting.site.find(OURS) == []
+
+
+def test_a_template_that_is_wrong_is_not_sent(meeting: Meeting) -> None:
+    with pytest.raises(SiteError, match="input image is missing"):
+        meeting.site.create(OURS, TEMPLATE, {})
+    assert not meeting.server.authorizations
+
+
+def test_of_a_long_answer_the_words_are_told_once() -> None:
+    refused = '{"kind":"Status","message":"pods \\"a\\" is forbidden","code":403}'
+    assert in_words(f"Attempt 1: {refused}\n\nAttempt 2: {refused}\n") == 'Kubernetes refuses: pods "a" is forbidden'
+    assert in_words("first\n\n second   word\nfirst") == "first; second word"
+    assert len(in_words("x" * 2000)) == 500
+
+
+@pytest.mark.parametrize(
+    ("said", "gone"),
+    [
+        ("Error Destroying Inf: Error destroying the infrastructure: \nmodule-1module-1\n", True),
+        (
+            "Error Destroying Inf: Error destroying the infrastructure: \nError deleting the Service: 403module-1\n",
+            False,
+        ),
+        (
+            "Error Destroying Inf: Error destroying the infrastructure: \nError connecting with Kubernetes API server",
+            False,
+        ),
+        ("Error Destroying Inf: Invalid infrastructure ID", False),
+        ("", False),
+    ],
+)
+def test_only_what_is_gone_is_given_up(said: str, gone: bool) -> None:
+    assert only_gone(said) is gone
