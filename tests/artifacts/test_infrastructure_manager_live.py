@@ -319,6 +319,6 @@ def test_the_steps_make_it_once_and_leave_nothing(
     until(lambda: bool(place.get(PODS)), "no pod was made")
     assert len(place.get(DEPLOYMENTS)) == 1
     place.set_phase("Running")
-    assert steps.look(uuid, 1, "first", made, 0)["progress"] == Progress.DONE
+    until(lambda: steps.look(uuid, 1, "first", made, 0)["progress"] == Progress.DONE, "it does not get ready")
     until(lambda: steps.remove(uuid, "first", 0)["progress"] == Progress.DONE, "it was not removed")
     engine.dispose()
