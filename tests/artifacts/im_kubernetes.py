@@ -94,7 +94,7 @@ class Place:
                 "PYTHONPATH": str(self.folder / "im"), "REQUESTS_CA_BUNDLE": str(self.authority),
                 "HOME": str(self.folder), "PATH": "/usr/bin:/bin",
             }  # fmt: skip
-            self.service = subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=log, stderr=log)
+            self.service = subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=log, stderr=log)  # pylint: disable=consider-using-with # it outlives this
         with httpx.Client(verify=context(self.authority)) as client:
             until(lambda: client.get(f"{self.url}/version").is_success, "the Infrastructure Manager does not answer")
 
@@ -225,7 +225,7 @@ def raise_kubernetes(folder: Path, port: int, tokens: dict[str, str]) -> Iterato
     }  # fmt: skip
     for name, argv in commands.items():
         with (folder / f"{name}.out").open("wb") as log:
-            yield subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
+            yield subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)  # pylint: disable=consider-using-with # the caller ends it
 
 
 def let_in(admin: httpx.Client, people: Mapping[str, Sequence[str]]) -> None:

@@ -21,6 +21,7 @@ HOST = "localhost"
 OURS, OTHER = f"{'a' * 8}-b", "c" * 36
 MADE = "12345678-eb53-11f1-9b1d-02fc00000001"
 TEMPLATE = (repo_root() / "services" / "tosca" / "deep_tosca" / "templates" / "kubernetes.yaml").read_text("utf-8")
+TOKEN = "a.b.c"  # nosec B105 # made up
 KUBERNETES = "https://kubernetes.test"
 DESTROYING = "Error Destroying Inf: Error destroying the infrastructure: \n"
 Answer = tuple[int, dict[str, Any]]
@@ -60,7 +61,7 @@ def meeting(tmp_path: Path) -> Iterator[Meeting]:
         yield Meeting(server, site(server, file), file)
 
 
-def site(server: Told, authority: Path, token: str = "a.b.c", **more: str) -> InfrastructureManager:
+def site(server: Told, authority: Path, token: str = TOKEN, **more: str) -> InfrastructureManager:
     url = f"https://{HOST}:{server.port}"
     return InfrastructureManager(url, KUBERNETES, authority, lambda _: Credentials(token, "deep"), **more)
 
