@@ -235,13 +235,13 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_whatever_a_template_is_the_answer_is_clear_and_quick(what: str) -> None:
     given, said = HOSTILE[what]
-    since = time.monotonic()
+    since = time.thread_time()  # what others do on the machine does not count
     if said:
         with pytest.raises(TemplateError, match=said):
             tosca.read(given)
     else:
         tosca.read(given)
-    assert time.monotonic() - since < 1
+    assert time.thread_time() - since < 1
 
 
 ODD: tuple[Any, ...] = (
@@ -297,10 +297,10 @@ def test_a_template_that_is_spoilt_anywhere_is_an_error_of_ours_or_none(seed: in
 
 def test_the_slowest_pattern_and_value_that_are_taken_are_quick() -> None:
     definitions = {"some": {"type": "string", "constraints": [{"pattern": "a*a*a*b"}]}}
-    since = time.monotonic()
+    since = time.thread_time()
     with pytest.raises(TemplateError):
         values(definitions, {"some": "a" * 255})
-    assert time.monotonic() - since < 1
+    assert time.thread_time() - since < 1
 
 
 @pytest.mark.parametrize(
