@@ -15,6 +15,7 @@ from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
 
 ROLES = (
+    "cloud_info_provider",
     "common",
     "containerd",
     "registry",
@@ -35,6 +36,7 @@ FACTS: dict[str, Any] = {
     "service_mgr": "systemd",
     "deephdc": {
         "cgroup_version": 2,
+        "python": "3.11",
         "kernel_modules": True,
         "bridge_netfilter": True,
         "conntrack_settable": True,
@@ -123,6 +125,26 @@ def test_a_good_host_passes(inventory: Path, role: str) -> None:
 )
 def test_an_unsuitable_host_is_refused(inventory: Path, facts: dict[str, Any], said: str) -> None:
     assert said in refusals(inventory, "common", "node1", facts)
+
+
+@pytest.mark.parametrize(
+    ("host", "facts", "settings", "said"),
+    [
+        ("node2", None, {}, "cannot be looked at from here"),
+        ("node1", changed("deephdc", "python", value="3.9"), {}, "does not run with this Python (found '3.9'"),
+        ("node1", None, {"cloud_info_provider_validity": 90}, "stale before it is replaced (found 90 s"),
+        (
+            "node1",
+            None,
+            {"cloud_info_provider_agreements": [{"organisation": "a"}, {"organisation": "a"}]},
+            "several agreements (found a, a",
+        ),
+    ],
+)
+def test_a_site_that_cannot_be_published_is_refused(
+    inventory: Path, host: str, facts: Any, settings: dict[str, Any], said: str
+) -> None:
+    assert said in refusals(inventory, "cloud_info_provider", host, facts, **settings)
 
 
 @pytest.mark.parametrize(
