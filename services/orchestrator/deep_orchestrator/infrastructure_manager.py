@@ -43,8 +43,8 @@ WENT = {
     "unconfigured": "it could not be configured",
     "deleting": "it is being removed",
 }
-# Seconds that a pod may be out of sight: before it is made, and while the site's Kubernetes is started again.
-UNSEEN = 150.0
+# Seconds that a pod may be out of sight, above all before it is made.
+UNSEEN = 60.0
 
 
 class AwayError(Exception):
