@@ -115,6 +115,7 @@ def test_what_would_be_an_order_to_the_infrastructure_manager_is_not_carried(val
         ({"num_cpus": "2"}, r"input num_cpus: wrong value \(found '2', needed a number\)"),
         ({"num_cpus": True}, r"input num_cpus: wrong value \(found True, needed a number\)"),
         ({"num_cpus": 0}, r"input num_cpus: wrong value \(found 0, needed one between 0.1 and 64\)"),
+        ({"num_cpus": 64.5}, r"input num_cpus: wrong value \(found 64.5, needed one between 0.1 and 64\)"),
         ({"num_cpus": float("nan")}, r"input num_cpus: wrong value"),
         (
             {"mem_size": "64 MiB"},
