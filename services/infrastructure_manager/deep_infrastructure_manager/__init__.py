@@ -1,0 +1,1 @@
+"""Starts the Infrastructure Manager with what its own options cannot say."""

@@ -1,0 +1,169 @@
+"""What IM 2.0.0 lacks for a site where not everybody is trusted, put around the parts of it that decide.
+
+- The IAM's own description is fetched without looking at its certificate: whoever answers in the IAM's name could say
+  that every token is good.
+- A token for several services (``aud`` is a list) breaks it.
+- Somebody has to be in all of the groups that are named, not in one of them.
+- Whoever comes in can have it send requests to any address, as that of a cloud, of an import or of a script in a
+  template; for templates even without coming in.
+- What was destroyed stays in the database, with the token that made it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, NoReturn
+
+import IM
+import IM.tosca.Tosca
+from fastapi import Depends, HTTPException, Request
+from IM.auth import Authentication
+from IM.config import Config
+from IM.db import DataBase
+from IM.InfrastructureList import InfrastructureList
+from IM.InfrastructureManager import InfrastructureManager, InvaliddUserException
+from IM.openid.JWT import JWT
+from IM.openid.OpenIDClient import OpenIDClient
+from IM.rest.REST import app
+from IM.rest.routers import get_auth_header, parse_deployment, run_blocking
+from toscaparser.imports import ImportsLoader
+
+from deep_infrastructure_manager.settings import Settings, SettingsError, address
+
+WRITTEN_FOR = "2.0.0"
+OWN_TYPE = "InfrastructureManager"
+# In the same transaction as what marks a row as deleted.
+PURGE = """CREATE TRIGGER IF NOT EXISTS purge AFTER INSERT ON inf_list WHEN NEW.deleted = 1
+BEGIN DELETE FROM inf_list WHERE id = NEW.id; END"""
+PURGE_NOW = "DELETE FROM inf_list WHERE deleted = 1"
+
+
+def apply(settings: Settings) -> None:
+    """Put everything in place; raises ``SettingsError`` for another IM than this was written for, or no database."""
+    if IM.__version__ != WRITTEN_FOR:
+        raise SettingsError(f"another Infrastructure Manager (found {IM.__version__}, needed {WRITTEN_FOR})")
+    verify_the_issuer()
+    take_tokens_for_several_services()
+    ask_for_one_group(settings.groups)
+    go_to_named_sites_only(settings.sites)
+    fetch_nothing_for_templates(settings.tosca_types)
+    ask_who_before_reading()
+    forget_what_is_destroyed()
+
+
+def verify_the_issuer() -> None:
+    """Have the certificate of an issuer checked before anything that it says is believed."""
+    ask = OpenIDClient.get_openid_configuration
+
+    def verified(iss: str, **_: Any) -> Any:
+        return ask(iss.rstrip("/"), verify_ssl=True)
+
+    OpenIDClient.get_openid_configuration = staticmethod(verified)
+
+
+def take_tokens_for_several_services() -> None:
+    """Show a list of audiences as IM reads it: with commas between."""
+    read = JWT.get_info
+
+    def with_audiences(token: str) -> dict[str, Any]:
+        claims: dict[str, Any] = read(token)
+        if isinstance(claims.get("aud"), list):
+            claims["aud"] = ",".join(map(str, claims["aud"]))
+        return claims
+
+    JWT.get_info = staticmethod(with_audiences)
+
+
+def ask_for_one_group(groups: frozenset[str]) -> None:
+    """Let in who is in one of ``groups``, after everything else about the token was found right."""
+    check = InfrastructureManager.check_oidc_token
+
+    def checked(im_auth: dict[str, Any], admin_users: Any = None) -> None:
+        check(im_auth, admin_users)
+        found = JWT.get_info(im_auth["token"]).get(Config.OIDC_GROUPS_CLAIM)
+        if not isinstance(found, list) or not groups.intersection(map(str, found)):
+            raise InvaliddUserException(
+                f"None of your groups may use this (found {found or 'none'}, needed one of {', '.join(sorted(groups))})"
+            )
+
+    InfrastructureManager.check_oidc_token = staticmethod(checked)
+
+
+def go_to_named_sites_only(sites: frozenset[tuple[str, str]]) -> None:
+    """Refuse credentials for anything but ``sites``: they would be sent there."""
+    check = InfrastructureManager.check_auth_data
+
+    def checked(auth: Authentication) -> Authentication:
+        for item in auth.auth_list:
+            site = (str(item.get("type")), address(str(item.get("host", ""))))
+            if site[0] != OWN_TYPE and site not in sites:
+                known = ", ".join(" ".join(one).strip() for one in sorted(sites)) or "none"
+                raise InvaliddUserException(
+                    f"No site of this Infrastructure Manager (found {' '.join(site).strip()}, needed one of {known})"
+                )
+        return check(auth)
+
+    InfrastructureManager.check_auth_data = staticmethod(checked)
+
+
+class _NoDownloads:
+    """In place of the session that fetches what a template names."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def get(self, place: str, **_: Any) -> NoReturn:
+        """Refuse."""
+        raise ValueError(f"scripts and models are not fetched (found {place}, needed none)")
+
+
+def fetch_nothing_for_templates(types: str) -> None:
+    """Refuse imports but that of the site's own ``types``, and scripts from elsewhere."""
+    load = ImportsLoader._load_import_template
+
+    def own_types_only(self: ImportsLoader, name: str | None, wanted: Any) -> Any:
+        plain = {"file": wanted} if isinstance(wanted, str) else wanted
+        if not types or plain != {"file": types}:
+            raise ValueError(f"imports are not fetched (found {wanted}, needed {types or 'none'})")
+        return load(self, name, wanted)
+
+    ImportsLoader._load_import_template = own_types_only
+    IM.tosca.Tosca.requests_cache.CachedSession = _NoDownloads
+
+
+async def _known_people_first(request: Request, auth: Annotated[Authentication, Depends(get_auth_header)]) -> Any:
+    """What the request wants deployed, once it is known who asks."""
+    try:
+        await run_blocking(InfrastructureManager.check_auth_data, auth)
+    except InvaliddUserException as refused:
+        raise HTTPException(401, str(refused)) from refused
+    except Exception as broken:
+        # As IM answers to a token that is none.
+        raise HTTPException(400, str(broken)) from broken
+    return await parse_deployment(request)
+
+
+def ask_who_before_reading() -> None:
+    """Read templates of people only who are let in."""
+    app.dependency_overrides[parse_deployment] = _known_people_first
+
+
+def forget_what_is_destroyed() -> None:
+    """Have infrastructures leave the database when they are destroyed, and nothing of them in its file."""
+    connect = DataBase._connect_sqlite
+
+    @functools.wraps(connect)
+    def overwriting(self: DataBase, filename: str) -> bool:
+        connected = bool(connect(self, filename))
+        self.connection.execute("PRAGMA secure_delete = ON")
+        return connected
+
+    DataBase._connect_sqlite = overwriting
+    database = DataBase(Config.DATA_DB)
+    if not InfrastructureList.init_table() or not database.connect():
+        raise SettingsError(f"[im] DATA_DB (found {Config.DATA_DB}, needed a database that can be written)")
+    try:
+        database.execute(PURGE)
+        database.execute(PURGE_NOW)
+    finally:
+        database.close()
