@@ -22,7 +22,7 @@ def _failure(text: str) -> str:
     return text[text.find("fatal: [") - 400 :][:4000] if "fatal: [" in text else text[-4000:]
 
 
-@pytest.mark.parametrize("scenario", ["gpu", "iam", "kubernetes"])
+@pytest.mark.parametrize("scenario", ["gpu", "iam", "kubernetes", "paas"])
 def test_scenario(scenario: str) -> None:
     """Converges, converges again without a change or a restart, is clean in check mode and verifies."""
     log = ROOT / "reports" / f"molecule-{scenario}.log"
