@@ -250,9 +250,9 @@ def test_nobody_else_comes_in(manager: Manager, people: People, why: str, claims
 
 
 def test_nobody_comes_in_without_a_token(manager: Manager) -> None:
-    password = "id = im; type = InfrastructureManager; username = somebody; password = something"
+    named = "id = im; type = InfrastructureManager; username = somebody; password = something"
     assert manager.ask("GET", "/infrastructures").status_code == 401
-    assert manager.ask("GET", "/infrastructures", password).status_code == 401
+    assert manager.ask("GET", "/infrastructures", named).status_code == 401
     assert manager.ask("GET", "/infrastructures", im_line("no.token.at-all")).status_code in {400, 401}
 
 
