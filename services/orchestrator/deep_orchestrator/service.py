@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sqlalchemy as sa
 from dbos import DBOSClient
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 from deep_orchestrator import settings, store
 from deep_orchestrator.api import Service, application
@@ -14,7 +16,8 @@ from deep_orchestrator.asks import ask
 from deep_orchestrator.callbacks import Callbacks
 from deep_orchestrator.delegation import Delegate
 from deep_orchestrator.identity import Door, Issuer
-from deep_orchestrator.selection import Offer
+from deep_orchestrator.infrastructure_manager import Credentials, InfrastructureManager
+from deep_orchestrator.offers import Offers
 from deep_orchestrator.sites import NullSite, Site
 from deep_orchestrator.steps import Limits, Steps
 from deep_orchestrator.worker import working
@@ -27,11 +30,13 @@ def serving(said: settings.Settings) -> Iterator[FastAPI]:
     engine = store.engine(said.database)
     issuer = Issuer(said.identity)
     delegate = Delegate(engine, issuer, said.delegation) if said.delegation else None
-    sites = {name: made(one) for name, one in said.sites.items()}
+    sites = {name: made(one, engine, delegate) for name, one in said.sites.items()}
+    published = Offers({name: one.information for name, one in said.sites.items() if one.kind != "null"})
+    known = [one.offer for one in said.sites.values() if one.kind == "null"]
 
     def deployer() -> Deployer:
         callbacks = Callbacks(said.url, said.callback_hosts)
-        return Deployer(Steps(engine, sites, lambda: offers(said), ask, Limits(), callbacks.send))
+        return Deployer(Steps(engine, sites, lambda: [*published(), *known], ask, Limits(), callbacks.send))
 
     def forget() -> None:
         if delegate:
@@ -42,11 +47,17 @@ def serving(said: settings.Settings) -> Iterator[FastAPI]:
         yield application(Service(said, engine, client, Door(said.identity, issuer), delegate, sorted(sites), ask))
 
 
-def made(site: settings.NullSite) -> Site:
+def made(site: settings.Site, engine: sa.Engine, delegate: Delegate | None) -> Site:
     """The site that its settings describe."""
-    return NullSite(site.folder, site.seconds)
+    if isinstance(site, settings.NullSite):
+        return NullSite(site.folder, site.seconds)
+    assert delegate is not None  # nosec B101 # the settings were checked
 
+    def credentials(uuid: str) -> Credentials:
+        with Session(engine) as session:
+            organisation = store.get(session, uuid).organisation
+        return Credentials(delegate.token(uuid), site.namespace.replace("{organisation}", organisation))
 
-def offers(said: settings.Settings) -> list[Offer]:
-    """What each site has now."""
-    return [one.offer for one in said.sites.values()]
+    return InfrastructureManager(
+        site.url, site.kubernetes, site.authority, credentials, ingress_domain=site.ingress_domain
+    )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from deep_orchestrator.offers import Source
 from deep_orchestrator.selection import Offer
 
 Https = Annotated[str, Field(pattern=r"^https://[^\s/]+")]
@@ -67,6 +68,26 @@ class NullSite(_Section):
     offer: Offer
 
 
+class InfrastructureManager(_Section):
+    """A Kubernetes behind an Infrastructure Manager.
+
+    ``url``: of the Infrastructure Manager, ``authority`` the file that its certificate is held against; ``kubernetes``:
+    of the API server, as it reaches it; ``namespace`` of an organisation there, with ``{organisation}`` in it;
+    ``information``: where the site publishes what it has. Needs ``delegation``: it is used with people's own rights.
+    """
+
+    kind: Literal["infrastructure_manager"]
+    url: Https
+    authority: Path
+    kubernetes: Https
+    namespace: str = "{organisation}"
+    ingress_domain: str = ""
+    information: Source
+
+
+Site = Annotated[NullSite | InfrastructureManager, Field(discriminator="kind")]
+
+
 class Settings(_Section):
     """The whole file.
 
@@ -83,7 +104,7 @@ class Settings(_Section):
     key: Path
     identity: Identity
     delegation: Delegation | None = None
-    sites: dict[str, NullSite] = Field(default_factory=dict)
+    sites: dict[str, Site] = Field(default_factory=dict)
     callback_hosts: frozenset[str] = frozenset()
 
     @field_validator("callback_hosts")
@@ -95,10 +116,13 @@ class Settings(_Section):
         return value
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _consistent(self) -> Self:
         names = [one.name for one in self.identity.organisations]
         if len(set(names)) < len(names):
             raise ValueError(f"found organisations {', '.join(names)}, needed each once")
+        owned = sorted(name for name, site in self.sites.items() if isinstance(site, InfrastructureManager))
+        if owned and self.delegation is None:
+            raise ValueError(f"found no delegation, needed one for {', '.join(owned)}")
         return self
 
 
