@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deep_orchestrator.settings import Settings
+from deep_orchestrator.settings import InfrastructureManager, Settings
 from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
@@ -60,6 +60,22 @@ def test_the_settings_are_those_of_the_site(inventory: list[Path]) -> None:
         "climate": ["climate-readers"],
     }
     assert found.callback_hosts == frozenset()
+
+
+def test_its_own_site_is_where_it_deploys(inventory: list[Path], tmp_path: Path) -> None:
+    assert written(inventory).sites == {}
+    groups = ("pki", "iam", "kubernetes_control_plane", "infrastructure_manager", "cloud_info_provider", "orchestrator")
+    hosts: dict[str, Any] = {"hosts": {"node1": {"ansible_host": "192.0.2.11"}}}
+    hosts["children"] = {name: {"hosts": {"node1": {}}} for name in groups}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    found = written(inventory).sites["local"]
+    assert isinstance(found, InfrastructureManager)
+    assert (found.url, found.kubernetes) == ("https://im.deep.test:8800", "https://192.0.2.11:6443")
+    assert str(found.information.file) == "/var/lib/deephdc/cloud-info/local.json"
+    assert refusals(inventory) == ""
+    hosts["children"]["cloud_info_provider"] = {}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    assert "nothing is known of a site (found its information in a file that no host writes" in refusals(inventory)
 
 
 def test_secrets_are_the_sites_and_differ(inventory: list[Path]) -> None:
