@@ -9,6 +9,7 @@ out). Written are requirements.txt, which names no registry, and licences.txt.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,8 @@ def licences(build: PythonBuild) -> set[str]:
             place = Path(scratch) / (build.folder or ".")
             for package in distributions(path=[str(place)]):
                 facts = package.metadata
-                lines.add(f"{facts['Name'].lower().replace('_', '-')}=={facts['Version']} {licence_of(facts)}")
+                name = re.sub(r"[-_.]+", "-", facts["Name"]).lower()
+                lines.add(f"{name}=={facts['Version']} {licence_of(facts)}")
     return lines
 
 

@@ -396,7 +396,12 @@ def _make_image(name: str, image: Image, ctx: Context, work: Path, ready: dict[s
         contents = {destination: _stored(reference, ctx) for destination, reference in layer.files.items()}
         packed.append(layers.pack_files(contents, work / f"{name}.{index}"))
     config = layers.image_config(
-        packed, _architecture(), entrypoint=image.entrypoint, command=image.command, environment=image.environment
+        packed,
+        _architecture(),
+        entrypoint=image.entrypoint,
+        command=image.command,
+        environment=image.environment,
+        user=image.user,
     )
     reference = f"deephdc/{name}:{image_tag(image, dict(ctx.declarations))}"
     layers.write_archive(work / archive_name(name), reference, config, packed)

@@ -165,6 +165,8 @@ class Image(Strict):
     entrypoint: list[str] = []
     command: list[str] = []
     environment: dict[str, str] = {}
+    # By number: that it is not root has to be seen without the image's /etc/passwd.
+    user: Annotated[str, Field(pattern=r"^[0-9]+:[0-9]+$")] | None = None
     upstream: str | None = None
 
 

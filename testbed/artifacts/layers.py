@@ -149,6 +149,7 @@ def image_config(
     entrypoint: list[str],
     command: list[str],
     environment: Mapping[str, str],
+    user: str | None = None,
 ) -> bytes:
     """The image's configuration as canonical JSON."""
     variables = {"PATH": DEFAULT_PATH, **environment}
@@ -157,6 +158,8 @@ def image_config(
         settings["Entrypoint"] = entrypoint
     if command:
         settings["Cmd"] = command
+    if user:
+        settings["User"] = user
     config = {
         "architecture": architecture,
         "os": "linux",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def inputs(build: PythonBuild, root: Path) -> dict[str, Any]:
         for package in build.packages
         for path in _own_files(root / package)
     }
+    own |= {str(path.relative_to(root)): files.sha256_of(path) for path in _projects(build, root)}
     return {
         "uv": compilers.uv_version(),
         "requirements": files.sha256_of(requirements_file(build, root)),
@@ -69,6 +71,29 @@ def _own_files(package: Path) -> Iterator[Path]:
     for path in sorted(package.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path
+
+
+def _projects(build: PythonBuild, root: Path) -> list[Path]:
+    """The pyproject.toml files of this repository's packages that say how other programs find them."""
+    found = {(root / package).parent / "pyproject.toml" for package in build.packages}
+    return sorted(path for path in found if path.is_file() and "entry-points" in _project(path))
+
+
+def _project(path: Path) -> dict[str, Any]:
+    return dict(tomllib.loads(path.read_text(encoding="utf-8"))["project"])
+
+
+def _announce(project: dict[str, Any], packages: Path) -> None:
+    """Write entry points where ``importlib.metadata`` looks for them."""
+    name, version = project["name"], project["version"]
+    folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    groups = [
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(points.items()))
+        for group, points in sorted(project["entry-points"].items())
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
 
 
 def command(build: PythonBuild, root: Path, version: str, target: Path) -> list[str]:
@@ -107,6 +132,8 @@ def complete(name: str, build: PythonBuild, root: Path, target: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
             place.chmod(path.stat().st_mode)
+    for project in _projects(build, root):
+        _announce(_project(project), packages)
     (packages / "__main__.py").write_text(LAUNCHER, encoding="utf-8")
     for path in target.rglob("*"):
         if not path.is_symlink():

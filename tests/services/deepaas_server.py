@@ -91,7 +91,7 @@ def serving(modules: Path, model: str, folder: Path, **more: str) -> Iterator[ht
     argv: list[str | Path] = [
         environment() / "bin/python",
         "-m",
-        "deepaas.cmd.run",
+        "deep_module.serve",
         "--model-name",
         model,
         "--workers",

@@ -131,6 +131,23 @@ def test_what_is_left_out_and_where_the_rest_goes(root: Path) -> None:
     assert (folder / "opt/program/helper/__init__.py").exists()
 
 
+def test_other_programs_find_the_own_package_by_its_entry_points(root: Path) -> None:
+    project = root / "services/own/pyproject.toml"
+    text = '[project]\nname = "own"\nversion = "2.0"\n[project.entry-points."a.group"]\nthis = "own_part.api"\n'
+    project.write_text(text, encoding="utf-8")
+    finder = root / "services/own/own_part/finder.py"
+    finder.write_text(
+        "from importlib.metadata import entry_points, version\nprint(version('own'), *entry_points(group='a.group'))\n",
+        encoding="utf-8",
+    )
+    ctx = context(root)
+    build(ctx)
+    said = run(unpacked(ctx), "own_part.finder").stdout
+    assert said == "2.0 EntryPoint(name='this', value='own_part.api', group='a.group')\n"
+    project.write_text(text.replace("this", "that"), encoding="utf-8")
+    assert build(ctx).reason == "its inputs changed"
+
+
 def test_another_package_than_the_pinned_one_is_refused(root: Path) -> None:
     wheel(root / "wheels", "helper", {"helper/__init__.py": "WORD = 'exchanged'\n"})
     with pytest.raises(DeepError, match="Hash mismatch"):
