@@ -140,17 +140,21 @@ class Orchestrator:
         from testbed.at_address import AtAddress
 
         self.place = place
-        self._endpoint = str(place.value("{{ orchestrator_endpoint | default('') }}")).strip()
-        if not self._endpoint:
+        self._endpoint, host = (
+            str(place.value("{{ orchestrator_endpoint }}")),
+            str(place.value("{{ orchestrator_host }}")),
+        )
+        name = str(urlsplit(f"https://{self._endpoint}").hostname)
+        own = name == place.value("{{ orchestrator_name }}")
+        if own and not host:
             raise DeepError(
                 f"{place} has no orchestrator",
-                found="orchestrator_endpoint is empty",
-                needed="a host in group orchestrator",
+                found="no host in group orchestrator, and no other name in orchestrator_endpoint",
+                needed="one of them",
                 next_step="name a site that has one: deep site list",
             )
-        host = str(place.value("{{ orchestrator_host | default('') }}"))
-        address = str(place.value("{{ hostvars[orchestrator_host].node_address }}")) if host else ""
-        name = str(urlsplit(f"https://{self._endpoint}").hostname)
+        # The names of a testbed are known to its nodes only; the inventory knows the address.
+        address = str(place.value("{{ hostvars[orchestrator_host].node_address }}")) if own else ""
         trust = _trust(place)
         transport = AtAddress({name: address}, trust) if address else None
         self._http = httpx.Client(
