@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -119,7 +120,8 @@ def inventory(state: Path, more: dict[str, Any]) -> None:
     file = state / "inventory/group_vars/all/own.yml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(more))
-    hosts = {"all": {"hosts": {"node1": {"ansible_host": "127.0.0.1"}}}}
+    groups: dict[str, Any] = {"kubernetes_control_plane": {"hosts": {"node1": {}}}}
+    hosts = {"all": {"hosts": {"node1": {"ansible_host": "127.0.0.1"}}, "children": groups}}
     (state / "inventory/hosts.yml").write_text(yaml.safe_dump(hosts))
 
 
@@ -164,9 +166,7 @@ def orchestrating(folder: Path, signer: Authority, trusted: Path, issuer: Signin
 
         with working(engine, "one", deployer, poll=0.05, heartbeat=timedelta(seconds=1)):
             client = DBOSClient(system_database_engine=engine, lazy=True)
-            service = Service(
-                said, engine, client, Door(said.identity, Issuer(said.identity)), None, lambda: [*places], check
-            )
+            service = Service(said, engine, client, Door(said.identity, Issuer(said.identity)), None, [*places], check)
             config = uvicorn.Config(
                 application(service), log_config=None, ssl_certfile=str(file), ssl_keyfile=str(file)
             )
@@ -376,6 +376,100 @@ def test_waiting_ends(member: World) -> None:
     with pytest.raises(DeepError, match="takes longer than this command waits") as late:
         modules.deploy(HERE, "image-classifier", Wish(), lambda line: None, patience=2)
     assert "deep modules status" in str(late.value.next_step)
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------
+
+
+class Kubernetes(BaseHTTPRequestHandler):
+    """Answers what Kubernetes does about pods of one namespace; ``pods`` and ``asked`` are the test's."""
+
+    pods: ClassVar[list[Json]] = []
+    asked: ClassVar[list[tuple[str, str]]] = []
+    refuses: ClassVar[bool] = False
+
+    def do_GET(self) -> None:
+        self.asked.append((self.path, self.headers.get("Authorization", "")))
+        if self.refuses:
+            self._say(403, json.dumps({"kind": "Status", "message": "pods is forbidden"}))
+        elif "/log" in self.path:
+            self._say(200, "Running on http://0.0.0.0:5000\n", "text/plain")
+        else:
+            self._say(200, json.dumps({"kind": "PodList", "apiVersion": "v1", "items": self.pods}))
+
+    def _say(self, status: int, body: str, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the library's
+        pass
+
+
+def pod(name: str, deployment: str, state: Json) -> Json:
+    """A pod with one container, as Kubernetes describes it."""
+    container = {"name": "module", "env": [{"name": "DEEP_DEPLOYMENT", "value": deployment}]}
+    status = {"name": "module", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    return {
+        "metadata": {"name": name, "namespace": "imaging"},
+        "spec": {"containers": [container]},
+        "status": {"phase": "Pending" if "waiting" in state else "Running", "containerStatuses": [status]},
+    }
+
+
+@pytest.fixture
+def kubernetes(member: World, tmp_path: Path) -> Iterator[type[Kubernetes]]:
+    """The testbed's cluster, of which the inventory says where it is."""
+    authority, state = Authority(), HERE.folder
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Kubernetes)
+    server.socket = authority.context("localhost", tmp_path).wrap_socket(server.socket, server_side=True)
+    (state / "public/kubernetes-ca.crt").write_bytes(authority.pem)
+    before = yaml.safe_load((state / "inventory/group_vars/all/own.yml").read_text())
+    inventory(state, {**before, "kubernetes_control_plane_endpoint": f"localhost:{server.server_port}"})
+    become(member, "member", "imaging")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    Kubernetes.refuses = False
+    Kubernetes.asked.clear()
+    try:
+        yield Kubernetes
+    finally:
+        inventory(state, before)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_logs_are_those_of_the_deployment_and_say_why_nothing_runs(member: World, kubernetes: type[Kubernetes]) -> None:
+    place = Place("local", "x")
+    uuid = deployed()["uuid"]
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    kubernetes.pods[:] = [pod("others", "another", running), pod("mine", uuid, running), pod("stuck", uuid, waiting)]
+    found = modules.logs(place, "image-classifier", lines=7)
+    assert [(one["name"], one["log"], one["reasons"]) for one in found["pods"]] == [
+        ("mine", "Running on http://0.0.0.0:5000\n", []),
+        ("stuck", "", ["ImagePullBackOff: Back-off pulling image"]),
+    ]
+    paths = [path for path, _ in kubernetes.asked]
+    assert paths == ["/api/v1/namespaces/imaging/pods", "/api/v1/namespaces/imaging/pods/mine/log?tailLines=7"]
+    # With the rights of who is logged in.
+    assert {who for _, who in kubernetes.asked} == {f"Bearer {login.token(place).access}"}
+    said = runner.invoke(app, ["logs", uuid, "--name", "x"]).output
+    assert "Running on http://0.0.0.0:5000" in said
+    assert "ImagePullBackOff" in said
+
+
+def test_logs_that_there_are_none_or_one_may_not_read(member: World, kubernetes: type[Kubernetes]) -> None:
+    uuid = deployed()["uuid"]
+    kubernetes.pods.clear()
+    with pytest.raises(DeepError, match=f"deployment {uuid} has no container in namespace imaging"):
+        modules.logs(Place("local", "x"), uuid)
+    kubernetes.refuses = True
+    with pytest.raises(DeepError, match="pods is forbidden") as refused:
+        modules.logs(Place("local", "x"), uuid)
+    assert "in namespace imaging" in str(refused.value.needed)
 
 
 # --- the command line ----------------------------------------------------------------------------------------------

@@ -82,7 +82,9 @@ def test_archive_is_one_image_with_compressed_layers(tmp_path: Path) -> None:
     source = tmp_path / "program"
     source.write_text("x", encoding="utf-8")
     packed = layers.pack_files({"/tool": source}, tmp_path / "layer.tar.gz")
-    config = layers.image_config([packed], "amd64", entrypoint=["/tool"], command=[], environment={"A": "b"})
+    config = layers.image_config(
+        [packed], "amd64", entrypoint=["/tool"], command=[], environment={"A": "b"}, user="65532:65532"
+    )
     for target in ("one.tar", "two.tar"):
         layers.write_archive(tmp_path / target, "deephdc/tool:1", config, [packed])
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
@@ -97,4 +99,5 @@ def test_archive_is_one_image_with_compressed_layers(tmp_path: Path) -> None:
     assert manifest["RepoTags"] == ["deephdc/tool:1"]
     assert settings["rootfs"]["diff_ids"] == [f"sha256:{packed.diff_id}"]
     assert settings["config"]["Entrypoint"] == ["/tool"]
+    assert settings["config"]["User"] == "65532:65532"
     assert settings["config"]["Env"][0].startswith("PATH=/usr/local/sbin:/usr/local/bin:")

@@ -1,0 +1,111 @@
+"""The images of the modules, as a site runs them: not root, nothing to write but /tmp, no right that can be missed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import httpx
+import pytest
+from docker.models.containers import Container
+
+from testbed import engine, modules
+from testbed.artifacts import api
+
+pytestmark = pytest.mark.live
+
+VERSION = api.version("modules")
+# One CPU compiles and imports SciPy, three times, beside whatever else the machine does.
+PATIENCE = 180
+LARGEST = 110 << 20
+
+
+@pytest.fixture(scope="module")
+def images() -> Iterator[docker.DockerClient]:
+    """The engine with both images; they are taken away again."""
+    api.ensure(["modules"])
+    client = engine.client()
+    for one in modules.catalogue():
+        with (api.mirror_dir() / "modules" / VERSION / f"{one.name}.tar").open("rb") as archive:
+            client.images.load(archive)
+    yield client
+    for one in modules.catalogue():
+        client.images.remove(f"deephdc/{one.name}:{VERSION}", force=True)
+
+
+@contextmanager
+def running(client: docker.DockerClient, one: modules.Module) -> Iterator[tuple[Container, httpx.Client]]:
+    """A container as a deployment has it, and a client that waited until it is healthy."""
+    needs = one.deployment
+    container = client.containers.run(
+        f"{needs['image']}:{VERSION}",
+        detach=True,
+        read_only=True,
+        tmpfs={"/tmp": ""},  # nosec B108  # in the container
+        mem_limit=f"{needs['memory_mib']}m",
+        nano_cpus=int(needs["cpus"] * 1e9),
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        ports={f"{needs['port']}/tcp": ("127.0.0.1", 0)},
+    )
+    try:
+        container.reload()
+        (bound,) = container.ports[f"{needs['port']}/tcp"] or []
+        with httpx.Client(base_url=f"http://127.0.0.1:{bound['HostPort']}", timeout=60, trust_env=False) as http:
+            wait(container, http, needs["health"])
+            yield container, http
+    finally:
+        container.remove(force=True)
+
+
+def wait(container: Container, http: httpx.Client, health: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if http.get(health).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        container.reload()
+        said = container.logs(tail=20).decode(errors="replace")
+        assert container.status == "running", said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.3)
+
+
+def known(found: dict[str, Any]) -> list[int]:
+    """What a module says of what is known: digits, or those rows of events that it found."""
+    if "digits" in found:
+        return [digit["label"] for digit in found["digits"]]
+    return sorted({anomaly["row"] for anomaly in found["anomalies"]} & set(found["truth"]))
+
+
+@pytest.mark.parametrize("name", modules.names())
+def test_an_image_answers_its_example(images: docker.DockerClient, name: str) -> None:
+    one = modules.module(name)
+    model = one.deployment["model"]
+    with running(images, one) as (container, http):
+        answer = http.post(f"/v2/models/{model}/predict/", json=one.deployment["example"])
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["predictions"]
+        assert found["computed_on"] == "cpu"
+        assert known(found) == found["truth"]
+        assert [each["id"] for each in http.get("/v2/models/").json()["models"]] == [model]
+        wrong = http.post(f"/v2/models/{model}/predict/", json={})
+        assert wrong.status_code == 422
+        who = container.exec_run(["/usr/bin/python3", "-c", "import os; print(os.getuid(), os.getgid())"])
+        assert bytes(who.output).split() == [b"65532", b"65532"]  # type: ignore[arg-type]  # it is no stream
+        write = container.exec_run(["/usr/bin/python3", "-c", "open('/opt/deep-modules/x', 'w')"])
+        assert write.exit_code != 0
+        assert container.exec_run(["/bin/sh", "-c", "true"]).exit_code != 0
+
+
+def test_images_are_small_and_share_all_layers(images: docker.DockerClient) -> None:
+    found = [images.images.get(f"deephdc/{name}:{VERSION}").attrs for name in modules.names()]
+    assert len({json.dumps(one["RootFS"]["Layers"]) for one in found}) == 1
+    for name in modules.names():
+        assert (api.mirror_dir() / "modules" / VERSION / f"{name}.tar").stat().st_size < LARGEST
