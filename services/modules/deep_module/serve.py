@@ -6,7 +6,7 @@ first here, and in the workers, which import this module too.
 
 from __future__ import annotations
 
-import setuptools  # noqa: F401  # first, for distutils
+import setuptools  # noqa: F401  # pylint: disable=unused-import  # first, for distutils
 from deepaas.cmd.run import main
 
 if __name__ == "__main__":
