@@ -38,7 +38,7 @@ TEMPLATES = "services/tosca/deep_tosca/templates"
 # Seconds: for one answer, between two questions, and for a prediction.
 TIMEOUT, PAUSE, LONGEST_PREDICTION = 30.0, 1.0, 300.0
 GONE = "DELETE_COMPLETE"
-# What the orchestrator gives every container of a deployment, with its identifier.
+# What the orchestrator gives every container of a deployment, with its name.
 DEPLOYMENT = "DEEP_DEPLOYMENT"
 Show = Callable[[str], None]
 
@@ -585,7 +585,7 @@ def logs(place: Place, which: str, *, lines: int = 100) -> dict[str, Any]:
         raise DeepError(
             f"deployment {told['uuid']} has no container in namespace {told['organisation']} of {place}",
             found=f"{told['status']}{' at ' + told['site'] if told['site'] else ''}",
-            needed=f"a pod with {DEPLOYMENT}={told['uuid']}",
+            needed=f"a pod with {DEPLOYMENT}={name_of(told['uuid'])}",
             next_step=f"deep modules status {told['uuid']}{_at(place)}",
             exit_code=CHECK_FAILED,
         )
@@ -634,9 +634,14 @@ def _said(refused: Any) -> str:
         return str(refused.reason)
 
 
+def name_of(uuid: str) -> str:
+    """What a deployment is called at its site."""
+    return f"deep-{uuid}"
+
+
 def _belongs(pod: Any, uuid: str) -> bool:
     variables = [variable for container in pod.spec.containers for variable in container.env or []]
-    return any((variable.name, variable.value) == (DEPLOYMENT, uuid) for variable in variables)
+    return any((variable.name, variable.value) == (DEPLOYMENT, name_of(uuid)) for variable in variables)
 
 
 def _pod(core: Any, pod: Any, lines: int) -> dict[str, Any]:

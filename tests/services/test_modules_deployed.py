@@ -409,7 +409,7 @@ class Kubernetes(BaseHTTPRequestHandler):
 
 def pod(name: str, deployment: str, state: Json) -> Json:
     """A pod with one container, as Kubernetes describes it."""
-    container = {"name": "module", "env": [{"name": "DEEP_DEPLOYMENT", "value": deployment}]}
+    container = {"name": "module", "env": [{"name": "DEEP_DEPLOYMENT", "value": f"deep-{deployment}"}]}
     status = {"name": "module", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
     return {
         "metadata": {"name": name, "namespace": "imaging"},
