@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deep_orchestrator import orders, views
-from deep_orchestrator.delegation import Delegate, Given
+from deep_orchestrator.delegation import Delegate
 from deep_orchestrator.errors import RefusedError
 from deep_orchestrator.identity import Door, Person
 from deep_orchestrator.settings import Settings
@@ -215,9 +215,8 @@ def create(
         if idempotency_key is not None and (before := session.get(Deployment, str(idempotency_key))):
             response.status_code = 200
             return again(service, person, before, order)
-        tokens = service.delegate.exchange(person) if service.delegate else None
         try:
-            keep(service, session, person, tokens)
+            entrust(service, session, person)
             orders.create(service.client, session, deployment)
             session.commit()
         except sa.exc.IntegrityError:
@@ -270,10 +269,10 @@ def again(service: Service, person: Person, before: Deployment, order: views.Ord
     return views.of_deployment(before, service.settings.url)
 
 
-def keep(service: Service, session: Session, person: Person, tokens: Given | None) -> None:
-    """Note what somebody gave with an order."""
-    if service.delegate and tokens:
-        service.delegate.keep(session, person, tokens)
+def entrust(service: Service, session: Session, person: Person) -> None:
+    """Have the issuer let the service act for somebody, and note that with the order."""
+    if service.delegate:
+        service.delegate.keep(session, person, service.delegate.exchange(person))
 
 
 @ROUTER.get("/deployments/{uuid}")
@@ -291,8 +290,7 @@ def update(service: Here, person: Asker, uuid: UUID, wanted: views.Change) -> vi
         # Not to be written before everything is right, nor while the issuer is asked.
         with session.no_autoflush:
             change(service, deployment, wanted)
-            tokens = service.delegate.exchange(person) if service.delegate else None
-            keep(service, session, person, tokens)
+            entrust(service, session, person)
             orders.update(service.client, session, deployment)
         session.commit()
         return views.of_deployment(deployment, service.settings.url)
@@ -301,13 +299,11 @@ def update(service: Here, person: Asker, uuid: UUID, wanted: views.Change) -> vi
 @ROUTER.delete("/deployments/{uuid}", status_code=204)
 def delete(service: Here, person: Asker, uuid: UUID) -> None:
     """Have everything of a deployment removed; by its owner, or an administrator with what the owner gave."""
+    allowed = seen if service.door.administers(person) else owned
     with Session(service.engine) as session:
-        own = service.door.owns
-        deployment = seen(service, person, session, uuid)
-        if not (own(person, deployment) or service.door.administers(person)):
-            owned(service, person, session, uuid)
-        tokens = service.delegate.exchange(person) if service.delegate and own(person, deployment) else None
-        keep(service, session, person, tokens)
+        deployment = allowed(service, person, session, uuid)
+        if service.door.owns(person, deployment):
+            entrust(service, session, person)
         orders.delete(service.client, session, deployment)
         session.commit()
 
