@@ -137,11 +137,11 @@ def measure() -> Orders:
         folder = Path(name)
         with (
             serving(SigningIssuer(HOST), authority.context(HOST, folder)) as issuer,
-            orchestrator(folder, issuer, authority) as (url, process),  # type: ignore[arg-type]
+            orchestrator(folder, issuer, authority) as (url, process),
             httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=folder / "ca.pem"), timeout=60) as http,
         ):
             started(http, process, folder / "log")
-            http.headers["Authorization"] = f"Bearer {issuer.token('bench', 'bench', exp=int(time.time()) + 600)}"  # type: ignore[attr-defined]
+            http.headers["Authorization"] = f"Bearer {issuer.token('bench', 'bench', exp=int(time.time()) + 600)}"
             # The first one finds nothing in memory.
             completed(http, {order(http, template)[0]})
             begin = datetime.now(UTC)

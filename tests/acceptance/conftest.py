@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.probes.cluster import Cluster
+from tests.acceptance.probes.iam import Iam
+from tests.acceptance.probes.identity import issuer_of
 from tests.acceptance.probes.site import Site
 from tests.acceptance.probes.verdict import VerdictRecorder
 
@@ -106,6 +108,16 @@ def host(site: Site, hostname: str) -> Any:
 def authority(site: Site) -> ssl.SSLContext:
     """Trust in the site's certificate authority, and in no other."""
     return site.authority()
+
+
+@pytest.fixture(scope="module")
+def iam(site: Site) -> Iterator[Iam]:
+    """The issuer, where the checks know its people's passwords."""
+    hosts = site.group("iam")
+    if not hosts or not site.has(hosts[0], "acceptance_people"):
+        pytest.skip("the site names no test people (acceptance_people), or has no host in group iam")
+    with issuer_of(site, hosts[0]) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

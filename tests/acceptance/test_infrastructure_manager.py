@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from testbed.at_address import AtAddress
 from tests.acceptance.probes.iam import Iam
-from tests.acceptance.probes.identity import forged, issuer_of
+from tests.acceptance.probes.identity import forged
 from tests.acceptance.probes.site import Site
 
 pytestmark = pytest.mark.group("infrastructure_manager")
@@ -34,16 +34,6 @@ def manager(site: Site, hostname: str, authority: ssl.SSLContext) -> Iterator[ht
     transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority)
     with httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=30) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def iam(site: Site) -> Iterator[Iam]:
-    """The issuer, where the checks know its people's passwords."""
-    hosts = site.group("iam")
-    if not hosts or not site.has(hosts[0], "acceptance_people"):
-        pytest.skip("the site names no test people (acceptance_people), or has no host in group iam")
-    with issuer_of(site, hosts[0]) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

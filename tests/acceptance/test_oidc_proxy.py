@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from testbed.at_address import AtAddress
 from tests.acceptance.probes.iam import Iam
-from tests.acceptance.probes.identity import claims, forged, issuer_of, tampered, wait_for_end
+from tests.acceptance.probes.identity import claims, forged, tampered, wait_for_end
 from tests.acceptance.probes.site import Site
 
 pytestmark = pytest.mark.group("registry")
@@ -41,16 +41,6 @@ def proxy(site: Site, hostname: str, authority: ssl.SSLContext) -> Iterator[http
     transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority)
     with httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=20) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def iam(site: Site) -> Iterator[Iam]:
-    """The issuer, where the checks know its people's passwords."""
-    hosts = site.group("iam")
-    if not hosts or not site.has(hosts[0], "acceptance_people"):
-        pytest.skip("the site names no test people (acceptance_people), or has no host in group iam")
-    with issuer_of(site, hosts[0]) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

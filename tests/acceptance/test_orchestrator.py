@@ -11,7 +11,7 @@ import pytest
 
 from testbed.at_address import AtAddress
 from tests.acceptance.probes.iam import Iam
-from tests.acceptance.probes.identity import issuer_of, tampered
+from tests.acceptance.probes.identity import tampered
 from tests.acceptance.probes.site import Site
 
 SCOPE = "openid orchestrator"
@@ -28,16 +28,6 @@ def service(site: Site, hostname: str, authority: SSLContext) -> Iterator[httpx.
     transport = AtAddress({endpoint.rpartition(":")[0]: site.address(hostname)}, authority)
     with httpx.Client(base_url=f"https://{endpoint}", transport=transport, timeout=20) as client:
         yield client
-
-
-@pytest.fixture
-def iam(site: Site, hostname: str) -> Iterator[Iam]:
-    """The site's issuer of tokens."""
-    host = str(site.value(hostname, "iam_host"))
-    if not host or not site.has(hostname, "acceptance_people"):
-        pytest.skip("the site's people are not known here (no host in group iam, or no acceptance_people)")
-    with issuer_of(site, host) as found:
-        yield found
 
 
 def bearer(token: str) -> dict[str, str]:

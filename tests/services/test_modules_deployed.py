@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -422,23 +422,17 @@ def pod(name: str, deployment: str, state: Json) -> Json:
 def kubernetes(member: World, tmp_path: Path) -> Iterator[type[Kubernetes]]:
     """The testbed's cluster, of which the inventory says where it is."""
     authority, state = Authority(), HERE.folder
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Kubernetes)
-    server.socket = authority.context("localhost", tmp_path).wrap_socket(server.socket, server_side=True)
     (state / "public/kubernetes-ca.crt").write_bytes(authority.pem)
     before = yaml.safe_load((state / "inventory/group_vars/all/own.yml").read_text())
-    inventory(state, {**before, "kubernetes_control_plane_endpoint": f"localhost:{server.server_port}"})
-    become(member, "member", "imaging")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     Kubernetes.refuses = False
     Kubernetes.asked.clear()
-    try:
-        yield Kubernetes
-    finally:
-        inventory(state, before)
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with login_issuer.listening(Kubernetes, authority.context("localhost", tmp_path)) as port:
+        inventory(state, {**before, "kubernetes_control_plane_endpoint": f"localhost:{port}"})
+        become(member, "member", "imaging")
+        try:
+            yield Kubernetes
+        finally:
+            inventory(state, before)
 
 
 def test_logs_are_those_of_the_deployment_and_say_why_nothing_runs(member: World, kubernetes: type[Kubernetes]) -> None:

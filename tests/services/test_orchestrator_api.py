@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -45,7 +45,7 @@ from deep_orchestrator.worker import working
 from deep_orchestrator.workflows import TELLING, Deployer
 from tests.services.crashing_worker import wait_for
 from tests.services.signing_issuer import SigningIssuer, elliptic_key, other_key
-from tests.unit.login_issuer import Authority, serving
+from tests.unit.login_issuer import Authority, listening, serving
 
 TEMPLATE = """\
 tosca_definitions_version: tosca_simple_yaml_1_0
@@ -117,16 +117,8 @@ class Receiver(BaseHTTPRequestHandler):
 def receiving(authority: Authority, folder: Path) -> Iterator[str]:
     """The address of a receiver."""
     Receiver.got.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.socket = context(authority, folder).wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"https://localhost:{server.server_port}/done"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Receiver, context(authority, folder)) as port:
+        yield f"https://localhost:{port}/done"
 
 
 def check(deployment: Deployment) -> None:
@@ -148,7 +140,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, no_deployer: None) -> Iter
     (folder / "service").mkdir()
     context(authority, folder / "service")
     with serving(SigningIssuer("localhost"), context(authority, folder / "issuer")) as issuer:
-        assert isinstance(issuer, SigningIssuer)
         yield from serve(folder, authority, trusted, issuer)
 
 
@@ -266,16 +257,16 @@ def agent(token: str, path: Path) -> Iterator[dict[str, str]]:
     def answer() -> None:
         with suppress(OSError):  # closed
             while True:
-                with listening.accept()[0] as connection:
+                with agents.accept()[0] as connection:
                     connection.recv(4096)
                     connection.sendall(json.dumps({"status": "success", "access_token": token}).encode())
 
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
+    with socket.socket(socket.AF_UNIX) as agents:
+        agents.bind(str(path))
+        agents.listen()
         threading.Thread(target=answer, daemon=True).start()
         yield {**os.environ, "OIDC_SOCK": str(path), "OIDC_ACCOUNT": "deep"}
-        listening.shutdown(socket.SHUT_RDWR)
+        agents.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(

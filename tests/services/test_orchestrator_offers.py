@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from deep_cloud_info.glue import Images, Writer
 from deep_cloud_info.resources import Gpus, Machine, Quota, Resources
 from deep_orchestrator.offers import Offers, Source
 from deep_orchestrator.selection import Ask, Offer, order
+from tests.unit.login_issuer import listening
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 GIB = 1024**3
@@ -192,14 +192,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ca.crt", tmp_path / "key")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}", tmp_path
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with listening(partial(SimpleHTTPRequestHandler, directory=str(tmp_path)), context) as port:
+        yield f"https://127.0.0.1:{port}", tmp_path
 
 
 def test_documents_come_over_verified_https(served: tuple[str, Path]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -165,7 +165,22 @@ def refusal(error: str, description: str = "") -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def serving(issuer: Issuer, context: ssl.SSLContext) -> Iterator[Issuer]:
+def listening(handler: Callable[..., BaseHTTPRequestHandler], context: ssl.SSLContext) -> Iterator[int]:
+    """Have requests answered over TLS on a free port of the loopback address, which it returns."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def serving[I: Issuer](issuer: I, context: ssl.SSLContext) -> Iterator[I]:
     """Let ``issuer`` answer on a free port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -185,14 +200,5 @@ def serving(issuer: Issuer, context: ssl.SSLContext) -> Iterator[Issuer]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the library's
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    issuer.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler, context) as issuer.port:
         yield issuer
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

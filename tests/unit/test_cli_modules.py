@@ -6,11 +6,10 @@ import copy
 import json
 import shutil
 import ssl
-import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from testbed.errors import DeepError
 from testbed.login import Place
 from testbed.modules import Module, Wish
 from testbed.paths import repo_root, state_dir
-from tests.unit.login_issuer import Authority
+from tests.unit.login_issuer import Authority, listening
 
 HERE = Place("local", "x")
 NAMES = ["anomaly-detector", "image-classifier"]
@@ -221,16 +220,8 @@ class Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(context: ssl.SSLContext) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"https://localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with listening(Answering, context) as port:
+        yield f"https://localhost:{port}"
 
 
 def test_a_module_is_trusted_by_the_sites_authority_only(testbed: Path, tmp_path: Path) -> None:
