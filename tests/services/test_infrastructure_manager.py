@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -359,6 +360,19 @@ def test_nothing_stays_of_what_was_destroyed(manager: Manager, people: People) -
     assert manager.ask("GET", place, other).status_code == 404
     for path in (path for path in manager.folder.rglob("*") if path.is_file()):
         assert token.encode() not in path.read_bytes(), path.name
+
+
+def test_what_still_writes_brings_back_nothing_that_was_destroyed(manager: Manager, people: People) -> None:
+    """Threads of IM save an infrastructure on their own; one that had read it before must not write it after."""
+    lines = (im_line(people.token("imaging")), "id = d; type = Dummy")
+
+    def make_and_destroy(_: int) -> None:
+        made = manager.ask("POST", "/infrastructures", *lines, content=RADL)
+        assert manager.ask("DELETE", f"/infrastructures/{made.headers['InfID']}", *lines).status_code == 200, made.text
+
+    with ThreadPoolExecutor(4) as at_once:
+        list(at_once.map(make_and_destroy, range(40)))
+    assert rows(manager) == 0
 
 
 def test_what_is_marked_as_destroyed_goes_at_the_start(

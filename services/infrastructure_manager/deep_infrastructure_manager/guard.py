@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Annotated, Any, NoReturn
 
 import IM
@@ -159,6 +160,15 @@ def forget_what_is_destroyed() -> None:
         return connected
 
     DataBase._connect_sqlite = overwriting
+    save = InfrastructureList._save_data_to_db
+    one_at_a_time = threading.Lock()
+
+    def as_it_is_now(*what: Any) -> Any:
+        # A thread that had read an infrastructure before it was destroyed would write it, and its token, once more.
+        with one_at_a_time:
+            return save(*what)
+
+    InfrastructureList._save_data_to_db = staticmethod(as_it_is_now)
     database = DataBase(Config.DATA_DB)
     if not InfrastructureList.init_table() or not database.connect():
         raise SettingsError(f"[im] DATA_DB (found {Config.DATA_DB}, needed a database that can be written)")
