@@ -38,18 +38,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture
-def site_of(place: Place) -> Callable[[str], InfrastructureManager]:
+def site_of(place: Place) -> Callable[..., InfrastructureManager]:
     """The site as it is for a person."""
 
-    def made(person: str) -> InfrastructureManager:
+    def made(person: str, name: str = "local") -> InfrastructureManager:
         given = Credentials(place.tokens[person], NAMESPACE)
-        return InfrastructureManager(place.url, place.kubernetes, place.authority, lambda _: given)
+        return InfrastructureManager(name, place.url, place.kubernetes, place.authority, lambda _: given)
 
     return made
 
 
 @pytest.fixture
-def site(place: Place, site_of: Callable[[str], InfrastructureManager]) -> Iterator[InfrastructureManager]:
+def site(place: Place, site_of: Callable[..., InfrastructureManager]) -> Iterator[InfrastructureManager]:
     """The site for somebody who may deploy there; nothing is left there afterwards."""
     yield site_of("ada")
     place.issuer.down = False
@@ -80,11 +80,13 @@ def run(place: Place, site: InfrastructureManager, deployment: str, infrastructu
 
 
 def test_a_container_is_made_found_looked_at_and_removed(
-    place: Place, site: InfrastructureManager, deployment: str
+    place: Place, site: InfrastructureManager, site_of: Callable[..., InfrastructureManager], deployment: str
 ) -> None:
     made = site.create(deployment, text("kubernetes-storage"), {"image": IMAGE, "num_cpus": 1.5, **STORAGE})
     assert site.find(deployment) == [made]
     assert site.find(str(uuid4())) == []
+    # What is removed from a site after a failure there must not be what runs at the next one.
+    assert site_of("ada", "another-site-of-the-same-manager").find(deployment) == []
     assert site.look(deployment, made) == Look(State.PENDING)
     (there,) = place.get(DEPLOYMENTS)
     assert there["metadata"]["labels"]["im.inf"] == made
@@ -120,7 +122,7 @@ def test_with_tls_the_output_is_https(place: Place, site: InfrastructureManager,
 
 
 def test_without_the_ingress_that_was_asked_for_it_has_failed(
-    place: Place, site: InfrastructureManager, site_of: Callable[[str], InfrastructureManager], deployment: str
+    place: Place, site: InfrastructureManager, site_of: Callable[..., InfrastructureManager], deployment: str
 ) -> None:
     carl = site_of("carl")
     made = carl.create(deployment, text(), {"image": IMAGE, "endpoint": "https://digits.deep.test"})
@@ -191,7 +193,7 @@ def test_two_that_were_made_are_both_found(site: InfrastructureManager, deployme
 
 
 def test_whose_token_is_refused_by_kubernetes_is_told_in_its_words(
-    place: Place, site: InfrastructureManager, site_of: Callable[[str], InfrastructureManager], deployment: str
+    place: Place, site: InfrastructureManager, site_of: Callable[..., InfrastructureManager], deployment: str
 ) -> None:
     eve = site_of("eve")
     with pytest.raises(SiteError) as refused:
@@ -204,7 +206,7 @@ def test_whose_token_is_refused_by_kubernetes_is_told_in_its_words(
 
 
 def test_others_do_not_see_it(
-    site: InfrastructureManager, site_of: Callable[[str], InfrastructureManager], deployment: str
+    site: InfrastructureManager, site_of: Callable[..., InfrastructureManager], deployment: str
 ) -> None:
     made = site.create(deployment, text(), {"image": IMAGE})
     eve = site_of("eve")
@@ -220,7 +222,9 @@ def test_a_token_that_is_not_taken_says_what_to_do(place: Place, site: Infrastru
     del place.issuer.usable[ended]
     for token, said in ((ended, "Code: 40"), ("a.b.c", "decode")):
         given = Credentials(token, NAMESPACE)
-        bad = InfrastructureManager(place.url, place.kubernetes, place.authority, {deployment: given}.__getitem__)
+        bad = InfrastructureManager(
+            "local", place.url, place.kubernetes, place.authority, {deployment: given}.__getitem__
+        )
         refused = rf"does not take the token \(.*{said}.*Next: log in"
         with pytest.raises(SiteError, match=refused):
             bad.find(deployment)

@@ -64,7 +64,7 @@ def meeting(tmp_path: Path) -> Iterator[Meeting]:
 
 def site(server: Told, authority: Path, token: str = TOKEN, **more: str) -> InfrastructureManager:
     url = f"https://{HOST}:{server.port}"
-    return InfrastructureManager(url, KUBERNETES, authority, lambda _: Credentials(token, "deep"), **more)
+    return InfrastructureManager("local", url, KUBERNETES, authority, lambda _: Credentials(token, "deep"), **more)
 
 
 def state(name: str) -> Answer:
@@ -163,7 +163,7 @@ def test_credentials_are_in_the_lines_that_are_read(meeting: Meeting) -> None:
 
 
 def test_what_has_no_name_yet_is_waited_for_and_the_others_are_asked_once(meeting: Meeting) -> None:
-    named = "description desc (\nname = 'deep-{}'\n)\nsystem module ("
+    named = "description desc (\nname = 'deep-{}@local'\n)\nsystem module ("
     meeting.server.told = {
         "infrastructures": [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}"}]})],
         "radl": [(200, {"radl": ""}), (200, {"radl": named.format(OURS)}), (500, {})],
@@ -171,6 +171,14 @@ def test_what_has_no_name_yet_is_waited_for_and_the_others_are_asked_once(meetin
     assert meeting.site.find(OURS) == [MADE]
     assert meeting.site.find(OURS) == [MADE]
     assert meeting.site.find(OTHER) == []
+
+
+def test_what_another_site_has_behind_the_same_manager_is_not_this_ones(meeting: Meeting) -> None:
+    meeting.server.told = {
+        "infrastructures": [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}"}]})],
+        "radl": [(200, {"radl": f"description desc (\nname = 'deep-{OURS}@another'\n)\nsystem module ("})],
+    }
+    assert meeting.site.find(OURS) == []
 
 
 def test_what_never_gets_a_name_is_nobodys(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:

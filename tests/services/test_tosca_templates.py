@@ -78,13 +78,16 @@ def test_the_model_of_a_gpu_may_be_asked() -> None:
 
 def test_what_the_infrastructure_manager_gets_is_complete() -> None:
     rendered = tosca.render(
-        tosca.read(text("kubernetes-storage")), {"image": IMAGE, **NEEDED["kubernetes-storage"][0]}, "deep-1"
+        tosca.read(text("kubernetes-storage")),
+        {"image": IMAGE, **NEEDED["kubernetes-storage"][0]},
+        "deep-1",
+        "deep-1@local",
     )
     data = yaml.safe_load(rendered)
     assert "imports" not in data
     assert "inputs" not in data["topology_template"]
     assert "get_input" not in rendered
-    assert data["metadata"]["infra_name"] == "deep-1"
+    assert data["metadata"]["infra_name"] == "deep-1@local"
     assert tosca.RUNTIME in data["node_types"]
     assert data["topology_template"]["node_templates"]["module"]["properties"]["environment"] == {
         "DEEP_DEPLOYMENT": "deep-1", "DEEP_STORAGE_BUCKET": "data", "DEEP_STORAGE_ENDPOINT": "https://s3.deep.test",
@@ -94,7 +97,7 @@ def test_what_the_infrastructure_manager_gets_is_complete() -> None:
 
 def test_the_infrastructure_manager_gets_no_job() -> None:
     with pytest.raises(TemplateError, match=r"containers only \(found deep.nodes.Job.Slurm, needed tosca.*Next: "):
-        tosca.render(tosca.read(text("job-slurm")), {"image": IMAGE, "command": ["true"]}, "deep-1")
+        tosca.render(tosca.read(text("job-slurm")), {"image": IMAGE, "command": ["true"]}, "deep-1", "deep-1@local")
 
 
 @pytest.mark.parametrize("value", ["it's", 'a "b"', "back\\slash"])
@@ -104,7 +107,7 @@ def test_what_would_be_an_order_to_the_infrastructure_manager_is_not_carried(val
         read = tosca.read(yaml.safe_dump(yaml.safe_load(with_node("module", **{**node, "properties": properties}))))
         assert tosca.needs(read, {"image": IMAGE}).image == IMAGE
         with pytest.raises(TemplateError, match=r"carries no quotes"):
-            tosca.render(read, {"image": IMAGE}, "deep-1")
+            tosca.render(read, {"image": IMAGE}, "deep-1", "deep-1@local")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,7 @@ def test_a_template_that_is_spoilt_anywhere_is_an_error_of_ours_or_none(seed: in
         try:
             read = tosca.read(yaml.safe_dump(data))
             tosca.needs(read, {"image": IMAGE, **NEEDED[name][0]})
-            tosca.render(read, {"image": IMAGE, **NEEDED[name][0]}, "deep-1")
+            tosca.render(read, {"image": IMAGE, **NEEDED[name][0]}, "deep-1", "deep-1@local")
             lint(yaml.safe_dump(data))
         except TemplateError as error:
             refused.append(str(error))

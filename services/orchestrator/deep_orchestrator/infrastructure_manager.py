@@ -62,14 +62,15 @@ class Credentials:
 class InfrastructureManager:
     """A site of which each infrastructure is one of the Infrastructure Manager.
 
-    ``url``: of its REST interface; ``kubernetes``: of the API server, as the Infrastructure Manager reaches it;
-    ``authority``: file with the certificates that the first one's is held against; ``credentials``: those of a
-    deployment's owner, fresh, by the deployment; it may raise what a site's methods may. ``ingress_domain``: under
-    which the site's ingress publishes names.
+    ``site``: its name; ``url``: of the Infrastructure Manager's REST interface; ``kubernetes``: of the API server, as
+    that reaches it; ``authority``: file with the certificates that the first one's is held against; ``credentials``:
+    those of a deployment's owner, fresh, by the deployment; it may raise what a site's methods may.
+    ``ingress_domain``: under which the site's ingress publishes names.
     """
 
     def __init__(
         self,
+        site: str,
         url: str,
         kubernetes: str,
         authority: Path,
@@ -77,7 +78,7 @@ class InfrastructureManager:
         *,
         ingress_domain: str = "",
     ) -> None:
-        self._kubernetes, self._credentials, self._domain = kubernetes, credentials, ingress_domain
+        self._site, self._kubernetes, self._credentials, self._domain = site, kubernetes, credentials, ingress_domain
         self._http = httpx.Client(
             base_url=url,
             verify=ssl.create_default_context(cafile=authority),
@@ -91,7 +92,7 @@ class InfrastructureManager:
 
     def find(self, deployment: str) -> list[str]:
         """Identifiers of every infrastructure of a deployment; waits for one that has no name yet."""
-        wanted, end = name_of(deployment), time.monotonic() + UNNAMED
+        wanted, end = self._name_of(deployment), time.monotonic() + UNNAMED
         while True:
             there = self._listed(deployment)
             names = {identifier: self._name(deployment, identifier) for identifier in there}
@@ -104,14 +105,14 @@ class InfrastructureManager:
 
     def create(self, deployment: str, template: str, parameters: Mapping[str, Any]) -> str:
         """Have it made, which is answered when Kubernetes has taken it; what it has not taken is removed again."""
-        text = rendered(deployment, template, parameters)
+        text = self._rendered(deployment, template, parameters)
         answer = self._ask(deployment, "POST", "/infrastructures", content=text, seconds=WORK)
         self._check(answer)
         return identifier_of(answer.json()["uri"])
 
     def update(self, deployment: str, infrastructure: str, template: str, parameters: Mapping[str, Any]) -> None:
         """Change image, CPUs and memory, which is all that the Infrastructure Manager can change."""
-        text = rendered(deployment, template, parameters)
+        text = self._rendered(deployment, template, parameters)
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
         self._check(answer)
         changed = differences(unchangeable(answer.json()["tosca"]), unchangeable(text))
@@ -234,6 +235,17 @@ class InfrastructureManager:
         timeout = httpx.Timeout(seconds, connect=CONNECT)
         return self._http.request(method, path, content=content or None, json=json, headers=headers, timeout=timeout)
 
+    def _name_of(self, deployment: str) -> str:
+        """By which the infrastructures of a deployment are found; another site may be behind the same manager."""
+        return f"deep-{deployment}@{self._site}"
+
+    def _rendered(self, deployment: str, template: str, parameters: Mapping[str, Any]) -> str:
+        """The template as the Infrastructure Manager takes it; raises SiteError where it cannot."""
+        try:
+            return tosca.render(tosca.read(template), parameters, f"deep-{deployment}", self._name_of(deployment))
+        except TemplateError as error:
+            raise SiteError(str(error)) from None
+
     def _authorization(self, deployment: str) -> str:
         """Lines of credentials, as the Infrastructure Manager reads them from the header."""
         given = self._credentials(deployment)
@@ -267,19 +279,6 @@ class InfrastructureManager:
                 f"the Infrastructure Manager refuses: {in_words(said)}. Next: ask the site whether it is open"
             )
         raise SiteError(in_words(said) or f"the Infrastructure Manager answers with HTTP status {answer.status_code}")
-
-
-def name_of(deployment: str) -> str:
-    """The name by which an infrastructure of a deployment is found."""
-    return f"deep-{deployment}"
-
-
-def rendered(deployment: str, template: str, parameters: Mapping[str, Any]) -> str:
-    """The template as the Infrastructure Manager takes it; raises SiteError where it cannot."""
-    try:
-        return tosca.render(tosca.read(template), parameters, name_of(deployment))
-    except TemplateError as error:
-        raise SiteError(str(error)) from None
 
 
 def identifier_of(uri: str) -> str:

@@ -30,7 +30,7 @@ def serving(said: settings.Settings) -> Iterator[FastAPI]:
     engine = store.engine(said.database)
     issuer = Issuer(said.identity)
     delegate = Delegate(engine, issuer, said.delegation) if said.delegation else None
-    sites = {name: made(one, engine, delegate) for name, one in said.sites.items()}
+    sites = {name: made(name, one, engine, delegate) for name, one in said.sites.items()}
     published = Offers({name: one.information for name, one in said.sites.items() if one.kind != "null"})
     known = [one.offer for one in said.sites.values() if one.kind == "null"]
 
@@ -47,7 +47,7 @@ def serving(said: settings.Settings) -> Iterator[FastAPI]:
         yield application(Service(said, engine, client, Door(said.identity, issuer), delegate, sorted(sites), ask))
 
 
-def made(site: settings.Site, engine: sa.Engine, delegate: Delegate | None) -> Site:
+def made(name: str, site: settings.Site, engine: sa.Engine, delegate: Delegate | None) -> Site:
     """The site that its settings describe."""
     if isinstance(site, settings.NullSite):
         return NullSite(site.folder, site.seconds)
@@ -59,5 +59,5 @@ def made(site: settings.Site, engine: sa.Engine, delegate: Delegate | None) -> S
         return Credentials(delegate.token(uuid), site.namespace.replace("{organisation}", organisation))
 
     return InfrastructureManager(
-        site.url, site.kubernetes, site.authority, credentials, ingress_domain=site.ingress_domain
+        name, site.url, site.kubernetes, site.authority, credentials, ingress_domain=site.ingress_domain
     )

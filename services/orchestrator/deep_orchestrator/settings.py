@@ -13,6 +13,7 @@ from deep_orchestrator.offers import Source
 from deep_orchestrator.selection import Offer
 
 Https = Annotated[str, Field(pattern=r"^https://[^\s/]+")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
 HOST = re.compile(r"[a-z0-9.-]+")
 
 
@@ -104,7 +105,7 @@ class Settings(_Section):
     key: Path
     identity: Identity
     delegation: Delegation | None = None
-    sites: dict[str, Site] = Field(default_factory=dict)
+    sites: dict[Name, Site] = Field(default_factory=dict)
     callback_hosts: frozenset[str] = frozenset()
 
     @field_validator("callback_hosts")

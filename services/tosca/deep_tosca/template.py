@@ -107,11 +107,11 @@ def needs(template: Template, parameters: Mapping[str, Any]) -> Needs:
     return _needs(_filled(template, parameters), template.workload)
 
 
-def render(template: Template, parameters: Mapping[str, Any], name: str) -> str:
+def render(template: Template, parameters: Mapping[str, Any], name: str, infrastructure: str) -> str:
     """The template as the Infrastructure Manager takes it: values in place of the inputs, no import, our types within.
 
-    ``name``: of the deployment, by which what is made is found again. Raises TemplateError, also for what the
-    Infrastructure Manager cannot deploy or cannot carry.
+    ``name``: of the deployment, which its container knows; ``infrastructure``: by which what is made is found again.
+    Raises TemplateError, also for what the Infrastructure Manager cannot deploy or cannot carry.
     """
     data = _filled(template, parameters)
     node = data["topology_template"]["node_templates"][template.workload]
@@ -124,7 +124,7 @@ def render(template: Template, parameters: Mapping[str, Any], name: str) -> str:
     node["properties"] = {**properties, "environment": _environment(_mapping(properties, "environment"), name)}
     for word in properties.get("command") or []:
         _check_carried("command", word)
-    data["metadata"] = {**_mapping(data, "metadata"), "infra_name": name}
+    data["metadata"] = {**_mapping(data, "metadata"), "infra_name": infrastructure}
     return yaml.safe_dump({**data, **_types()}, sort_keys=False, allow_unicode=True)
 
 
