@@ -37,7 +37,7 @@ IMAGES = "images.json"
 TEMPLATES = "services/tosca/deep_tosca/templates"
 # Seconds: for one answer, between two questions, and for a prediction.
 TIMEOUT, PAUSE, LONGEST_PREDICTION = 30.0, 1.0, 300.0
-GONE = "DELETE_COMPLETE"
+MADE, GONE = "CREATE_COMPLETE", "DELETE_COMPLETE"
 # What the orchestrator gives every container of a deployment, with its name.
 DEPLOYMENT = "DEEP_DEPLOYMENT"
 Show = Callable[[str], None]
@@ -322,61 +322,78 @@ def deploy(
         show(f"{name}: deployment {uuid}")
         if not wait:
             return _told(place, now)
-        deadline = time.monotonic() + patience
-        now = _settled(orchestrator, now, show, deadline)
-        told = _told(place, now)
+        waiting = _Waiting(orchestrator, uuid, show, patience)
+        told = _told(place, waiting.settled(now, MADE))
         if told["ok"]:
-            _answering(place, told, wanted.deployment["health"], show, deadline)
+            waiting.answering(told, wanted.deployment["health"])
         return told
 
 
-def _settled(orchestrator: Orchestrator, now: dict[str, Any], show: Show, deadline: float) -> dict[str, Any]:
-    """Wait until nobody works on a deployment."""
-    uuid, seen = now["uuid"], ""
-    while True:
-        text = _progress(now)
-        if text != seen:
-            show(text)
-            seen = text
-        if not now["status"].endswith("_IN_PROGRESS"):
-            return now
-        if time.monotonic() > deadline:
-            raise _too_slow(orchestrator.place, uuid, now["status"])
+class _Waiting:
+    """Waits for a deployment, for ``patience`` seconds at most; ``show`` is given each change on the way."""
+
+    def __init__(self, orchestrator: Orchestrator, uuid: str, show: Show, patience: float) -> None:
+        self._orchestrator, self._uuid, self._show, self._patience = orchestrator, uuid, show, patience
+        self._deadline = time.monotonic() + patience
+
+    def settled(self, now: dict[str, Any], wanted: str) -> dict[str, Any]:
+        """What there is once nobody works on it: ``wanted``, or a failure. Somebody may have deleted it meanwhile."""
+        seen = ""
+        while True:
+            self._check(now, wanted)
+            text = _progress(now)
+            if text != seen:
+                self._show(text)
+                seen = text
+            if not now["status"].endswith("_IN_PROGRESS"):
+                return now
+            self._pause(text, wanted, "status")
+            now = self._orchestrator.deployment(self._uuid)
+
+    def answering(self, told: dict[str, Any], health: str) -> None:
+        """Wait until the module itself answers: a site calls a container complete before its program is."""
+        import httpx
+
+        place = self._orchestrator.place
+        with _module(place, told) as client:
+            self._show(f"waiting for {told['endpoint']}")
+            while True:
+                try:
+                    found = f"HTTP status {client.get(health).status_code}"
+                except httpx.TransportError as failed:
+                    found = str(failed) or type(failed).__name__
+                if found == "HTTP status 200":
+                    return
+                self._check(self._orchestrator.deployment(self._uuid), MADE)
+                self._pause(f"{told['endpoint']}{health}: {found}", "HTTP status 200 from the module", "logs")
+
+    def _check(self, now: dict[str, Any], wanted: str) -> None:
+        if now["status"].startswith("DELETE_") and wanted != GONE:
+            raise DeepError(
+                f"deployment {self._uuid} was deleted while it was waited for",
+                found=now["status"],
+                needed=wanted,
+                next_step="ask whoever deletes at your site, or deploy the module again",
+                exit_code=CHECK_FAILED,
+            )
+
+    def _pause(self, found: str, wanted: str, look: str) -> None:
+        if time.monotonic() > self._deadline:
+            uuid, at = self._uuid, _at(self._orchestrator.place)
+            stop = "" if wanted == GONE else f"; to give it up: deep modules delete {uuid}{at}"
+            raise DeepError(
+                f"deployment {uuid} takes longer than the {self._patience:g} s of --timeout, and goes on without this",
+                found=found,
+                needed=wanted,
+                next_step=f"deep modules {look} {uuid}{at}{stop}",
+                exit_code=CHECK_FAILED,
+            )
         time.sleep(PAUSE)
-        now = orchestrator.deployment(uuid)
 
 
 def _progress(now: dict[str, Any]) -> str:
     tried = [f"{attempt['site']}: {attempt['reason'] or attempt['outcome']}" for attempt in now["attempts"]]
     return f"{now['status']}{' (' + '; '.join(tried) + ')' if tried else ''}"
-
-
-def _too_slow(place: Place, uuid: str, found: str) -> DeepError:
-    return DeepError(
-        f"deployment {uuid} takes longer than this command waits",
-        found=found,
-        needed="an end of what is being done",
-        next_step=f"deep modules status {uuid}{_at(place)}",
-        exit_code=CHECK_FAILED,
-    )
-
-
-def _answering(place: Place, told: dict[str, Any], health: str, show: Show, deadline: float) -> None:
-    """Wait until the module itself answers: a site calls a container complete before its program is."""
-    import httpx
-
-    show(f"waiting for {told['endpoint']}")
-    with _module(place, told) as client:
-        while True:
-            try:
-                if client.get(health).status_code == 200:
-                    return
-                found = "another answer than HTTP status 200"
-            except httpx.TransportError as failed:
-                found = str(failed) or type(failed).__name__
-            if time.monotonic() > deadline:
-                raise _too_slow(place, told["uuid"], f"{told['endpoint']}{health}: {found}")
-            time.sleep(PAUSE)
 
 
 # --- looking, deleting ---------------------------------------------------------------------------------------------
@@ -385,8 +402,8 @@ def _answering(place: Place, told: dict[str, Any], health: str, show: Show, dead
 def status(place: Place, which: str) -> dict[str, Any]:
     """What is known of a deployment.
 
-    ``{ok, uuid, module, status, reason, site, endpoint, organisation, selection, attempts}``; ``ok`` is false where it
-    failed.
+    ``{ok, uuid, module, status, reason, site, endpoint, organisation, infrastructure, selection, attempts, next}``;
+    ``ok`` is false where it failed, and ``next`` says what helps.
     """
     with Orchestrator(place) as orchestrator:
         return _told(place, _find(orchestrator, which))
@@ -405,7 +422,7 @@ def delete(place: Place, which: str, show: Show, *, wait: bool = True, patience:
         orchestrator.delete(uuid)
         now = orchestrator.deployment(uuid)
         if wait:
-            now = _settled(orchestrator, now, show, time.monotonic() + patience)
+            now = _Waiting(orchestrator, uuid, show, patience).settled(now, GONE)
         if now["status"] == GONE:
             _note(place, {}, forget=uuid)
         return _told(place, now)
@@ -444,7 +461,21 @@ def _told(place: Place, now: dict[str, Any]) -> dict[str, Any]:
         "infrastructure": now["physicalId"],
         "selection": now["selection"],
         "attempts": now["attempts"],
+        "next": _next(place, now) if now["status"].endswith("_FAILED") else None,
     }
+
+
+def _next(place: Place, now: dict[str, Any]) -> str:
+    """What helps after a failure; logs only where a container may have been left."""
+    uuid, at = now["uuid"], _at(place)
+    delete = f"deep modules delete {uuid}{at}"
+    if now["status"] == "DELETE_FAILED":
+        return f"{delete}, once what it says is put right"
+    if not now["attempts"]:
+        return f"{delete}, then ask for what a site has: deep modules deploy with other --gpus, --cpus or --memory"
+    if all(attempt["outcome"] == "removed" for attempt in now["attempts"]):
+        return f"{delete}, and deploy again once what the sites say is put right"
+    return f"deep modules logs {uuid}{at}, or {delete}"
 
 
 def _notes(place: Place) -> dict[str, str]:

@@ -183,8 +183,7 @@ def _deployment_text(one: dict[str, Any]) -> str:
     for attempt in one["attempts"]:
         reason = f": {attempt['reason']}" if attempt["reason"] else ""
         lines.append(f"  tried {escape(attempt['site'])}: {attempt['outcome']}{escape(reason)}")
-    if not one["ok"]:
-        lines.append(f"  next: deep modules logs {one['uuid']}, or deep modules delete {one['uuid']}")
+    lines += [f"  next: {escape(one['next'])}"] if one["next"] else []
     return "\n".join(lines)
 
 

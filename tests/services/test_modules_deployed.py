@@ -31,7 +31,7 @@ from deep_orchestrator.api import Service, application
 from deep_orchestrator.asks import ask
 from deep_orchestrator.identity import Door, Issuer
 from deep_orchestrator.selection import Agreement, Offer
-from deep_orchestrator.sites import Look, NullSite, State
+from deep_orchestrator.sites import Look, NullSite, SiteError, State
 from deep_orchestrator.steps import Limits, Steps
 from deep_orchestrator.store import Deployment, Json
 from deep_orchestrator.worker import working
@@ -370,12 +370,71 @@ def test_a_module_that_does_not_answer_is_named(member: World) -> None:
     assert modules.predict(HERE, uuid, {})["ok"]
 
 
-def test_waiting_ends(member: World) -> None:
+def test_waiting_ends_and_says_for_what_and_how_to_go_on(member: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         member.site.endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-    with pytest.raises(DeepError, match="takes longer than this command waits") as late:
+    with pytest.raises(DeepError) as silent:
         modules.deploy(HERE, "image-classifier", Wish(), lambda line: None, patience=2)
-    assert "deep modules status" in str(late.value.next_step)
+    (made,) = modules.statuses(HERE)
+    named = f"deployment {made['uuid']} takes longer than the 2 s of --timeout"
+    assert named in str(silent.value)
+    assert f"found: {member.site.endpoint}/v2/models/" in str(silent.value)
+    assert silent.value.needed == "HTTP status 200 from the module"
+    assert silent.value.next_step == (
+        f"deep modules logs {made['uuid']} --site local --name x; to give it up: deep modules delete {made['uuid']}"
+        " --site local --name x"
+    )
+    monkeypatch.setattr(member.site, "remove", lambda *_: None)
+    with pytest.raises(DeepError) as staying:
+        modules.delete(HERE, made["uuid"], lambda line: None, patience=0.3)
+    assert (staying.value.found, staying.value.needed) == ("DELETE_IN_PROGRESS (one: complete)", "DELETE_COMPLETE")
+    assert staying.value.next_step == f"deep modules status {made['uuid']} --site local --name x"
+    found = modules.status(HERE, "image-classifier")
+    assert (found["ok"], found["status"], found["next"]) == (True, "DELETE_IN_PROGRESS", None)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("when", ["CREATE_IN_PROGRESS", "waiting for"])
+def test_a_deployment_that_is_deleted_meanwhile_is_no_success(member: World, when: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        member.site.endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    shown: list[str] = []
+
+    def show(line: str) -> None:
+        if line.startswith(when) and not any(one.startswith(when) for one in shown):
+            modules.delete(HERE, "image-classifier", lambda _: None, wait=False)
+        shown.append(line)
+
+    with pytest.raises(DeepError, match="was deleted while it was waited for") as deleted:
+        modules.deploy(HERE, "image-classifier", Wish(), show, patience=20)
+    assert deleted.value.exit_code == 1
+    assert str(deleted.value.found).startswith("DELETE_")
+    assert "waiting for None" not in shown
+
+
+def locked(*_: object) -> None:
+    """A site that does not let go of what has failed."""
+    raise SiteError("it is locked")
+
+
+def test_what_helps_after_a_failure_is_said(member: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = deployed(gpus=3)
+    delete = f"deep modules delete {nowhere['uuid']} --site local --name x"
+    assert (
+        nowhere["next"]
+        == f"{delete}, then ask for what a site has: deep modules deploy with other --gpus, --cpus or --memory"
+    )
+    member.offers.clear()
+    member.offers["two"] = offer("two")
+    gone = deployed()
+    assert [one["outcome"] for one in gone["attempts"]] == ["removed"]
+    assert "deep modules logs" not in gone["next"]
+    monkeypatch.setattr(member.broken, "remove", locked)
+    left = deployed()
+    assert f"deep modules logs {left['uuid']} --site local --name x, or deep modules delete" in left["next"]
+    found = modules.delete(HERE, left["uuid"], lambda line: None)
+    assert (found["ok"], found["status"]) == (False, "DELETE_FAILED")
+    assert found["next"].endswith("once what it says is put right")
 
 
 # --- logs ----------------------------------------------------------------------------------------------------------
@@ -503,7 +562,7 @@ def test_the_commands_from_deployment_to_deletion(member: World) -> None:
     code, said = deep("deploy", "image-classifier", "--gpus", "3")
     assert code == 1
     assert "one: not: 3 GPUs asked, 2 of 2 free" in said
-    assert "next: deep modules logs" in said
+    assert "next: deep modules delete" in said
     (failed, made) = modules.statuses(Place("local", "x"))
     code, said = deep("status")
     assert code == 0
