@@ -104,7 +104,10 @@ def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch:
     [
         ({"endpoint": "None:31987"}, Look(State.PENDING)),
         ({"endpoint": None}, Look(State.PENDING)),
-        ({"endpoint": "192.0.2.1:0"}, Look(State.FAILED, "its service was not made: endpoint cannot be reached")),
+        (
+            {"endpoint": "192.0.2.1:0"},
+            Look(State.FAILED, "its service was not made, without which it has no endpoint: no room for it"),
+        ),
         ({"endpoint": "192.0.2.1:80"}, Look(State.READY, outputs={"endpoint": "http://192.0.2.1:80"})),
         ({"endpoint": "https://a.test/"}, Look(State.READY, outputs={"endpoint": "https://a.test/"})),
         ({"other": "words", "n": 3}, Look(State.READY, outputs={"other": "words", "n": 3})),
@@ -113,6 +116,7 @@ def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch:
 def test_outputs_are_addresses_that_are_known(meeting: Meeting, outputs: dict[str, Any], look: Look) -> None:
     meeting.server.told = {
         "state": [state("configured")], "outputs": [(200, {"outputs": outputs})], "tosca": [(200, {"tosca": TEMPLATE})],
+        "contmsg": [(200, {"contmsg": "no room for it"})],
     }  # fmt: skip
     assert meeting.site.look(OURS, MADE) == look
 

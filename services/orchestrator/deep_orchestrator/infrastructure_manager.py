@@ -141,9 +141,7 @@ class InfrastructureManager:
             return Look(State.PENDING)
         if state == "configured":
             return self._ready(deployment, infrastructure)
-        reason = WENT.get(state, f"it is in a state that is not known: {state}")
-        said = self._said(deployment, infrastructure)
-        return Look(State.FAILED, f"{reason}: {said}" if said else reason)
+        return self._failed(deployment, infrastructure, WENT.get(state, f"it is in a state that is not known: {state}"))
 
     def remove(self, deployment: str, infrastructure: str) -> None:
         """Have it removed; the Infrastructure Manager answers when Kubernetes has taken that."""
@@ -181,11 +179,18 @@ class InfrastructureManager:
             text = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
             self._check(text)
             if "endpoint: https://" in text.json()["tosca"]:
-                return Look(State.FAILED, "its ingress was not made, and without it there is no TLS")
+                reason = "its ingress was not made, and without it there is no TLS"
+                return self._failed(deployment, infrastructure, reason)
         unpublished = [name for name, value in outputs.items() if str(value).endswith(":0")]
         if unpublished:
-            return Look(State.FAILED, f"its service was not made: {', '.join(unpublished)} cannot be reached")
+            reason = f"its service was not made, without which it has no {', '.join(unpublished)}"
+            return self._failed(deployment, infrastructure, reason)
         return Look(State.READY, outputs=outputs)
+
+    def _failed(self, deployment: str, infrastructure: str, reason: str) -> Look:
+        """What went wrong, and what the Infrastructure Manager has noted of it."""
+        said = self._said(deployment, infrastructure)
+        return Look(State.FAILED, f"{reason}: {said}" if said else reason)
 
     def _listed(self, deployment: str) -> list[str]:
         answer = self._ask(deployment, "GET", "/infrastructures")
