@@ -39,7 +39,7 @@ def site(inventory: list[Path], **settings: Any) -> SiteVariables:
 
 def written(inventory: list[Path], **settings: Any) -> Settings:
     variables = site(inventory, **settings)
-    path = role_path(ROLE) / "templates/settings.json.j2"
+    path = role_path(ROLE) / "templates/embedded/settings.json.j2"
     return Settings.model_validate(json.loads(variables.render_file(path, variables.variables("node1", ROLE))))
 
 

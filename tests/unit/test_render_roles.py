@@ -116,7 +116,11 @@ def registered(site: SiteVariables) -> dict[str, Any]:
     """What earlier tasks found out and templates read."""
     nodes = {host: {"pod_cidr": f"10.244.{i}.0/24", "address": f"192.0.2.{i}"} for i, host in enumerate(site.hosts)}
     invited = {"invitation": {"token": "a.b", "ca_hash": "sha256:0a", "certificate_key": "0b"}}
+    database = {"databases": ["a"], "user": "a", "password": "b", "character_set": "utf8mb4", "settings": {"c": "1M"}}
     return {
+        # What the roles with a container give to those parts of role common.
+        "common_mariadb": {**database, "collation": "utf8mb4_bin"},
+        "common_image": {"name": f"registry.test/a@sha256:{'0' * 64}", "folder": "/etc/a", "registry": {}},
         # For the part that the device plugin's manifest renders once for every way of sharing.
         "node": {"sharing": "time_slicing", "replicas": 4, "mig_strategy": "none", "profile": "time-slicing-4"},
         "kubernetes_network_cluster": {"nodes": nodes},
