@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import configparser
 import ctypes
-import http.client
-import http.server
 import json
-import os
 import re
-import shutil
-import socket
-import ssl
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +18,18 @@ from testbed import secrets, sites
 from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
+from tests.unit.container_programs import (
+    ask,
+    certificate,
+    free_port,
+    mariadb_server,
+    nginx,
+    query,
+    service_of,
+    shared,
+    something_behind,
+    systemd_says,
+)
 
 pytestmark = pytest.mark.usefixtures("distribution_programs")
 
@@ -77,24 +80,17 @@ def site(**settings: Any) -> SiteVariables:
 
 
 def rendered(template: str, **settings: Any) -> str:
-    """A template of the backend with the site's settings."""
+    """A template of the backend, or one of role common that it uses, with the site's settings."""
     found = site(**settings)
     given = {"iam_indigo_account": {"uid": 998, "group": 997}, **settings}
     variables = found.variables(HOST, "iam", given)
-    return found.render_file(role_path("iam") / "templates" / "indigo_iam" / template, variables)
+    own = role_path("iam") / "templates" / "indigo_iam" / template
+    return found.render_file(own, variables) if own.is_file() else shared(found, variables, "indigo_iam", template)
 
 
 def environment(**settings: Any) -> dict[str, str]:
     lines = rendered("indigo-iam.env.j2", **settings).splitlines()
     return dict(line.split("=", 1) for line in lines if line)
-
-
-def need(program: str) -> str:
-    """The path of a program of the distribution that not every machine has."""
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip(f"{program} is not here; on Debian and Ubuntu fetch it: scripts/bootstrap.sh test")
-    return path
 
 
 # --- environment ---
@@ -116,7 +112,7 @@ def test_only_the_proxy_on_the_host_reaches_it() -> None:
     assert found["SERVER_ADDRESS"] == "127.0.0.1"
     assert found["IAM_DB_HOST"] == "127.0.0.1"
     assert found["IAM_FORWARD_HEADERS_STRATEGY"] == "native"
-    assert "bind-address = 127.0.0.1" in rendered("mariadb.cnf.j2")
+    assert "bind-address = 127.0.0.1" in rendered("mariadb/server.cnf.j2")
 
 
 def test_no_password_is_one_that_everybody_knows() -> None:
@@ -145,10 +141,7 @@ def test_first_key_signs() -> None:
 
 
 def unit(**settings: Any) -> dict[str, str]:
-    read = configparser.RawConfigParser(strict=False)
-    read.optionxform = str  # type: ignore[assignment, method-assign]
-    read.read_string(rendered("indigo-iam.service.j2", **settings).replace("\\\n", " "))
-    return dict(read["Service"])
+    return service_of(rendered("indigo-iam.service.j2", **settings))
 
 
 def test_container_can_do_no_more_than_it_has_to() -> None:
@@ -184,21 +177,9 @@ def test_marker_goes_with_the_service() -> None:
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    analyze = need("systemd-analyze")
     text = rendered("indigo-iam.service.j2")
-    # Programs that this machine need not have.
-    text = re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", text, flags=re.MULTILINE)
-    text = text.replace("mariadb.service", "network.target")
-    for name, content, right in (
-        ("good.service", text, True),
-        ("bad.service", text.replace("Type=notify", "Typ=x"), False),
-    ):
-        (tmp_path / name).write_text(content)
-        done = subprocess.run(
-            [analyze, "verify", "--man=no", str(tmp_path / name)], capture_output=True, text=True, check=False
-        )
-        said = [line for line in done.stderr.splitlines() if name in line]
-        assert (not said) == right, done.stderr
+    assert systemd_says(text, tmp_path) == []
+    assert systemd_says(text.replace("Type=notify", "Typ=x"), tmp_path)
 
 
 def test_password_of_the_registry_is_only_for_the_registry() -> None:
@@ -219,58 +200,24 @@ def crypt(password: str, setting: str) -> str:
 
 @pytest.fixture(scope="module")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """A MariaDB of its own, without a network; the client's command line."""
-    server, install, client = need("mariadbd"), need("mariadb-install-db"), need("mariadb")
-    folder = tmp_path_factory.mktemp("mariadb")
-    base = Path(server).parent.parent
-    user = f"--user={'root' if os.geteuid() == 0 else os.environ['USER']}"
-    common = ["--no-defaults", f"--basedir={base}", f"--datadir={folder}/data", user]
-    subprocess.run(
-        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
-        check=True,
-        capture_output=True,
-    )
-    found = [client, "--no-defaults", f"--socket={folder}/socket", "--user=root", "--batch", "--skip-column-names"]
-    with subprocess.Popen(
-        [server, *common, "--skip-networking", f"--socket={folder}/socket", f"--pid-file={folder}/pid"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as running:
-        try:
-            wait_until(
-                lambda: subprocess.run([*found, "-e", "SELECT 1"], check=False, capture_output=True).returncode == 0
-            )
-            yield found
-        finally:
-            running.terminate()
-
-
-def wait_until(happens: Any) -> None:
-    """Wait up to 20 s."""
-    end = time.monotonic() + 20
-    while not happens():
-        assert time.monotonic() < end, "nothing answers"
-        time.sleep(0.1)
-
-
-def query(client: list[str], text: str, database: str = "indigo_iam") -> str:
-    done = subprocess.run([*client, database], input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    """A MariaDB of its own; the client's command line."""
+    with mariadb_server(tmp_path_factory.mktemp("mariadb")) as client:
+        yield client
 
 
 @pytest.fixture
 def tables(mariadb: list[str]) -> list[str]:
     """The columns that the statements touch, with what the publisher's migrations put there."""
-    query(mariadb, f"DROP DATABASE IF EXISTS indigo_iam; {rendered('database.sql.j2')}", "mysql")
+    query(mariadb, f"DROP DATABASE IF EXISTS indigo_iam; {rendered('mariadb/databases.sql.j2')}")
+    client = [*mariadb, "indigo_iam"]
     query(
-        mariadb,
+        client,
         "CREATE TABLE iam_account (id BIGINT, uuid VARCHAR(36), username VARCHAR(128), password VARCHAR(128));"
         "CREATE TABLE client_details (id BIGINT, client_id VARCHAR(256), client_secret VARCHAR(2048));"
         f"INSERT INTO iam_account VALUES (1, '{FIRST}', 'admin', '{KNOWN_HASH}'), (2, 'u', 'member', '{KNOWN_HASH}');"
         f"INSERT INTO client_details VALUES (1, 'client', '{crypt('secret', KNOWN_HASH)}'), (2, 'other', 'secret');",
     )
-    return mariadb
+    return client
 
 
 def password_of(client: list[str], number: int) -> str:
@@ -323,13 +270,11 @@ def test_what_is_left_is_counted(tables: list[str]) -> None:
 
 @pytest.mark.parametrize("secret", ["d" * 64, "it's \\ 'quoted'"])
 def test_database_and_user_are_made_again_without_harm(mariadb: list[str], secret: str) -> None:
-    statements = rendered("database.sql.j2", iam_database_password=secret)
-    query(mariadb, statements, "mysql")
-    query(mariadb, statements, "mysql")
+    statements = rendered("mariadb/databases.sql.j2", iam_database_password=secret)
+    query(mariadb, statements)
+    query(mariadb, statements)
     quoted = secret.replace("\\", "\\\\").replace("'", "''")
-    grants = query(
-        mariadb, f"SHOW GRANTS FOR 'indigo_iam'@'127.0.0.1'; SELECT PASSWORD('{quoted}')", "mysql"
-    ).splitlines()
+    grants = query(mariadb, f"SHOW GRANTS FOR 'indigo_iam'@'127.0.0.1'; SELECT PASSWORD('{quoted}')").splitlines()
     assert grants[-1] in grants[0]
     assert "ON `indigo_iam`.*" in grants[1]
     assert len(grants) == 3, "nothing else is granted"
@@ -338,75 +283,19 @@ def test_database_and_user_are_made_again_without_harm(mariadb: list[str], secre
 # --- the door ---
 
 
-class Behind(http.server.BaseHTTPRequestHandler):
-    """Says which headers and which path it got."""
-
-    def do_GET(self) -> None:
-        body = json.dumps({"path": self.path, "headers": {name.lower(): value for name, value in self.headers.items()}})
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_args: Any) -> None:
-        """Be silent."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """Nginx with the site's configuration before something that answers; its port and the marker's path."""
-    nginx = need("nginx")
-    (tmp_path / "proxy").mkdir()
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=iam.ifca.example", "-days", "1"]
-    pair = ["-keyout", f"{tmp_path}/proxy/tls.key", "-out", f"{tmp_path}/proxy/tls.crt"]
-    subprocess.run([*argv, *pair], check=True, capture_output=True)
-    behind = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Behind)
-    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    certificate(tmp_path / "proxy", "iam.ifca.example")
     port, marker = free_port(), tmp_path / "open"
-    own = rendered(
-        "nginx.conf.j2",
-        iam_folder=str(tmp_path), iam_indigo_marker=str(marker), iam_address="127.0.0.1", iam_port=port,
-        iam_indigo_local_port=behind.server_address[1],
-    )  # fmt: skip
-    paths = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    ).replace(f"{tmp_path}/proxy;", f"{tmp_path}/proxy_temp;")
-    # As root nginx drops to a user of its own, which the test's folder is closed to.
-    user = "user root;" if os.geteuid() == 0 else ""
-    frame = (
-        f"{user} daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off; {paths}\n{own}}}"
-    )
-    (tmp_path / "nginx.conf").write_text(frame)
-    command = [nginx, "-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
-    tested = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
-    assert tested.returncode == 0, tested.stderr
-    assert "warn" not in tested.stderr
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        try:
-            wait_until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+    with something_behind() as behind:
+        own = rendered(
+            "nginx.conf.j2",
+            iam_folder=str(tmp_path), iam_indigo_marker=str(marker), iam_address="127.0.0.1", iam_port=port,
+            iam_indigo_local_port=behind,
+        )  # fmt: skip
+        with nginx(tmp_path, own, port):
             yield port, marker
-        finally:
-            running.terminate()
-            behind.shutdown()
-            behind.server_close()
-
-
-def ask(port: int, path: str = "/", headers: dict[str, str] | None = None) -> tuple[int, Any]:
-    """Status and, where something behind has answered, what it got."""
-    trusting = ssl.create_default_context()
-    trusting.check_hostname = False
-    trusting.verify_mode = ssl.CERT_NONE  # its own certificate, made a moment ago
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusting, timeout=10)
-    connection.request("GET", path, headers=headers or {})
-    answer = connection.getresponse()
-    body = answer.read()
-    connection.close()
-    return answer.status, json.loads(body) if answer.status == 200 else body
 
 
 def test_nobody_gets_in_before_the_known_passwords_are_gone(door: tuple[int, Path]) -> None:
