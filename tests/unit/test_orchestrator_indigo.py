@@ -62,7 +62,9 @@ FACTS: dict[str, Any] = {
 def inventory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One host more for the site ifca, with the orchestrator and the Infrastructure Manager."""
     folder = tmp_path_factory.mktemp("inventory")
-    groups: dict[str, Any] = {name: {"hosts": {HOST: {}}} for name in ("orchestrator", "infrastructure_manager", "cloud_info_provider")}
+    groups: dict[str, Any] = {
+        name: {"hosts": {HOST: {}}} for name in ("orchestrator", "infrastructure_manager", "cloud_info_provider")
+    }
     hosts = {HOST: {"ansible_host": "192.0.2.22"}}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
     return folder
