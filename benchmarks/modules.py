@@ -1,6 +1,6 @@
 """Measure modules at a site: what docs/performance.md says of deploying one, and of asking it.
 
-On a testbed of its own, or on one that is up, whose registry has the modules. The same pod is deployed by the
+On a testbed of its own, or on one that is up. The same pod is deployed by the
 orchestrator and by kubectl, in turns, with its image on the node; then it is asked for predictions at its own address
 and through the site's ingress, from the network of the node it runs on.
 """
@@ -228,7 +228,7 @@ def render(found: Found, minutes: float) -> str:
 def main() -> None:
     """Measure, and write it into the page when told to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--testbed", metavar="NAME", help="one that is up, with the modules in its registry")
+    parser.add_argument("--testbed", metavar="NAME", help="one that is up")
     parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--ask", metavar="JSON", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -36,7 +36,6 @@ def organisation(name: str, gpus: int, **more: Any) -> dict[str, Any]:
 
 
 SETTINGS = {
-    "registry_more_images": ["modules"],
     "site_organisations": [
         organisation(FIRST, 1),
         organisation(SECOND, 1, members=["imaging"], readers=["imaging-readers"]),
@@ -128,7 +127,7 @@ def publish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def testbed() -> Iterator[None]:
-    """The default testbed with the modules in its registry and two sites, and a member who is logged in."""
+    """The default testbed with two sites, and a member who is logged in."""
     run_deep("testbed", "down", f"--name={NAME}")
     settings = [f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items()]
     run_deep("testbed", "up", f"--name={NAME}", "--until=deploy", *settings)
