@@ -23,6 +23,7 @@ import httpx
 import jwt
 
 from testbed.artifacts import api
+from testbed.paths import repo_root
 from tests.unit.login_issuer import Authority, Issuer, serving
 
 HOST = "localhost"
@@ -31,13 +32,19 @@ PATIENCE = 90
 ALL = ("deployments", "services", "pods", "persistentvolumeclaims", "ingresses")
 CONTROLLERS = "deployment-controller,replicaset-controller,garbage-collector-controller,"
 CONTROLLERS += "persistentvolumeclaim-protection-controller"
-# Starts the service with settings of its own in place of those of /etc/im/im.cfg.
+GUARD = repo_root() / "services" / "infrastructure_manager"
+# Starts the service behind its guard, with settings of its own in place of those of /etc/im/im.cfg.
 LAUNCH = """
 import json, sys
 from IM.config import Config
-for name, value in json.load(open(sys.argv.pop())).items():
+settings = json.load(open(sys.argv.pop()))
+kubernetes = settings.pop("kubernetes")
+for name, value in settings.items():
     setattr(Config, name, value)
 from IM.im_service import main
+from deep_infrastructure_manager import guard
+from deep_infrastructure_manager.settings import Settings
+guard.apply(Settings(frozenset({"deep"}), frozenset({("Kubernetes", kubernetes)})))
 main()
 """
 
@@ -55,7 +62,7 @@ class People(Issuer):
     def token(self, person: str) -> str:
         """A token of a person."""
         said = {"iss": self.url, "sub": f"sub-{person}", "aud": "deep", "exp": int(time.time()) + 3600}
-        token = jwt.encode({**said, "jti": str(len(self.usable))}, "k" * 32, "HS256")
+        token = jwt.encode({**said, "groups": ["deep"], "jti": str(len(self.usable))}, "k" * 32, "HS256")
         self.usable[token] = person
         return token
 
@@ -91,7 +98,7 @@ class Place:
         argv = ["/usr/bin/python3", "-c", LAUNCH, str(self.folder / "im.json")]
         with (self.folder / "im.out").open("ab") as log:
             environment = {
-                "PYTHONPATH": str(self.folder / "im"), "REQUESTS_CA_BUNDLE": str(self.authority),
+                "PYTHONPATH": f"{GUARD}:{self.folder / 'im'}", "REQUESTS_CA_BUNDLE": str(self.authority),
                 "HOME": str(self.folder), "PATH": "/usr/bin:/bin",
             }  # fmt: skip
             self.service = subprocess.Popen(argv, cwd=self.folder, env=environment, stdout=log, stderr=log)  # pylint: disable=consider-using-with # it outlives this
@@ -252,6 +259,7 @@ def prepare_service(place: Place) -> None:
         packed.extractall(place.folder / "im", filter="data")
     pair = str(place.folder / "server.pem")
     settings = {
+        "kubernetes": place.kubernetes,
         "DATA_DB": f"sqlite:///{place.folder / 'im.db'}", "LOG_FILE": str(place.folder / "im.log"),
         "REST_ADDRESS": "127.0.0.1", "REST_PORT": place.port, "REST_SSL": True, "REST_SSL_KEYFILE": pair,
         "REST_SSL_CERTFILE": pair, "REST_SSL_CA_CERTS": str(place.authority), "OIDC_ISSUERS": [place.issuer.url],

@@ -18,7 +18,7 @@ from deep_orchestrator.sites import Look, SiteError, State
 from deep_orchestrator.steps import Limits, Progress, Steps
 from deep_orchestrator.store import Deployment, Status
 from testbed.paths import repo_root
-from tests.artifacts.im_kubernetes import ALL, NAMESPACE, Place, path, running, until
+from tests.artifacts.im_kubernetes import ALL, NAMESPACE, Place, context, path, running, until
 
 pytestmark = pytest.mark.live
 
@@ -102,6 +102,56 @@ def test_a_container_is_made_found_looked_at_and_removed(
     site.remove(deployment, made)
     assert site.find(deployment) == []
     assert site.look(deployment, made) == Look(State.FAILED, "it is gone")
+    site.remove(deployment, made)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "message"),
+    [
+        ("Pending", "ImagePullBackOff", f'Back-off pulling image "{IMAGE}": ErrImagePull: {IMAGE}: not found'),
+        ("Pending", "CreateContainerConfigError", 'secret "s3" not found'),
+        ("Running", "CrashLoopBackOff", "back-off 20s restarting failed container"),
+    ],
+)
+def test_a_container_that_will_not_run_is_stuck_until_it_runs(
+    place: Place, site: InfrastructureManager, deployment: str, phase: str, reason: str, message: str
+) -> None:
+    made = site.create(deployment, text(), {"image": IMAGE})
+    until(lambda: bool(place.get(PODS)), "no pod was made")
+    container = {"name": "module", "image": IMAGE, "imageID": "", "ready": False, "restartCount": 0}
+    place.set_phase(phase, containerStatuses=[{**container, "state": {"waiting": {"reason": "ContainerCreating"}}}])
+    assert site.look(deployment, made).reason == ""
+    waiting = {"reason": reason, "message": message}
+    place.set_phase(phase, containerStatuses=[{**container, "state": {"waiting": waiting}}])
+    # It asks Kubernetes once a second at most.
+    stuck = Look(State.STUCK, f"{reason}: {message}")
+    until(lambda: site.look(deployment, made) == stuck, "it is not said to be stuck", 5)
+    place.set_phase("Running", containerStatuses=[{**container, "state": {"running": {}}}])
+    until(lambda: site.look(deployment, made).state == State.READY, "it does not get ready")
+    site.remove(deployment, made)
+
+
+def test_what_finds_no_place_says_so(place: Place, site: InfrastructureManager, deployment: str) -> None:
+    made = site.create(deployment, text("kubernetes-gpu"), {"image": IMAGE, "num_gpus": 8})
+    until(lambda: bool(place.get(PODS)), "no pod was made")
+    full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
+    place.set_phase("Pending", conditions=[full])
+    waits = Look(State.PENDING, "Unschedulable: 0/1 nodes are available")
+    until(lambda: site.look(deployment, made) == waits, "it does not say why it waits", 5)
+    site.remove(deployment, made)
+
+
+def test_looking_at_a_container_is_no_error_to_the_infrastructure_manager(
+    place: Place, site: InfrastructureManager, deployment: str
+) -> None:
+    made = site.create(deployment, text(), {"image": IMAGE, "mem_size": "3 GiB"})
+    assert run(place, site, deployment, made).state == State.READY
+    log = (place.folder / "im.log").read_text(encoding="utf-8")
+    assert "Error converting memory unit" not in log
+    with httpx.Client(verify=context(place.authority)) as client:
+        lines = f"type = InfrastructureManager; token = {place.tokens['ada']}"
+        where = f"{place.url}/infrastructures/{made}/vms/0/memory.size"
+        assert client.get(where, headers={"Authorization": lines}).text == str(3 * 2**30)
     site.remove(deployment, made)
 
 

@@ -76,6 +76,11 @@ def state(name: str) -> Answer:
     [
         ("failed", "first\nsecond\nfirst", "its container has failed: first; second"),
         ("unconfigured", "Contextualization disabled by the RADL/TOSCA template.\n", "it could not be configured"),
+        (
+            "failed",
+            "Contextualization disabled.\n\nVM 0:\nContainer does not run: Error: it ended with 1\n\n*****\n",
+            "its container has failed: Container does not run: Error: it ended with 1",
+        ),
         ("off", "", "its container has ended"),
         ("stopped", "", "its container has been stopped"),
         ("deleting", "", "it is being removed"),
@@ -97,6 +102,29 @@ def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch:
     for seconds in (2, 0, 0):
         assert meeting.site.look(OURS, MADE) == Look(State.PENDING)
         time.sleep(seconds)
+
+
+@pytest.mark.parametrize(
+    ("reason", "found"),
+    [
+        ("ErrImagePull: failed to resolve reference a/b:1: a/b:1: not found", State.STUCK),
+        ("ImagePullBackOff: Back-off pulling image a/b:1: ErrImagePull: 403 Forbidden", State.STUCK),
+        ("ImagePullBackOff: Back-off pulling image a/b:1: ErrImagePull: dial tcp: i/o timeout", State.PENDING),
+        ("ErrImagePull: unexpected status from HEAD request: 503 Service Unavailable", State.PENDING),
+        ("InvalidImageName: Failed to apply default image tag", State.STUCK),
+        ("CreateContainerConfigError: secret s3 not found", State.STUCK),
+        ("CrashLoopBackOff: back-off 20s restarting failed container", State.STUCK),
+        ("Error: it ended with 1", State.PENDING),
+        ("Unschedulable: 0/1 nodes are available: nvidia.com/gpu not found", State.PENDING),
+    ],
+)
+@pytest.mark.parametrize("name", ["pending", "running", "configured"])
+def test_a_container_that_does_not_run_is_not_ready_and_says_why(
+    meeting: Meeting, name: str, reason: str, found: State
+) -> None:
+    said = f"Contextualization disabled.\n\nVM 0:\nContainer does not run: {reason}\nContextualization disabled\n***\n"
+    meeting.server.told = {"state": [state(name)], "contmsg": [(200, {"contmsg": said})], "outputs": [(500, {})]}
+    assert meeting.site.look(OURS, MADE) == Look(found, reason)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deep_orchestrator import service
 from deep_orchestrator.settings import InfrastructureManager, SettingsError, load
+from deep_orchestrator.steps import Limits
 from tests.services.crashing_worker import ROOT
 
 SECRET = "0123456789" * 4  # nosec B105 # of nothing
@@ -43,7 +46,20 @@ def test_what_is_right_is_taken(tmp_path: Path) -> None:
     site = found.sites["here"]
     assert isinstance(site, InfrastructureManager)
     assert site.namespace == "{organisation}"
+    assert found.limits == Limits(attempt=1800, stuck=120, removal=300, sites=3)
     assert SECRET not in repr(found)
+
+
+def test_limits_of_the_site_are_those_of_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = settings(
+        database=f"sqlite:///{tmp_path}/db", sites={}, delegation=None, limits={"attempt": 600, "stuck": 30, "sites": 1}
+    )
+    begun = []
+    monkeypatch.setattr(service, "Steps", lambda *given: begun.append(given[4]))
+    monkeypatch.setattr(service, "working", lambda _engine, _executor, deployer, chore: nullcontext(deployer()))
+    monkeypatch.setattr(service, "Deployer", lambda steps: steps)
+    with service.serving(load(written(tmp_path, said))):
+        assert begun == [Limits(attempt=600, stuck=30, removal=300, sites=1)]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +73,9 @@ def test_what_is_right_is_taken(tmp_path: Path) -> None:
         ({"delegation": {"client_id": "o", "client_secret": "x" * 20, "scopes": [], "secret": SECRET[:20]}}, "secret"),
         ({"sites": {"here": {**MANAGED, "kind": "other"}}}, "sites.here"),
         ({"sites": {"here": {**MANAGED, "information": {}}}}, "found both or none of file and url"),
+        ({"limits": {"attempt": 0}}, "limits.attempt: Input should be greater than 0"),
+        ({"limits": {"sites": 1.5}}, "limits.sites"),
+        ({"limits": {"tries": 1}}, "limits.tries: Extra inputs"),
         ({"callback_hosts": ["https://x"]}, "needed names of hosts"),
         (
             {"identity": {"issuer": "https://i", "organisations": [{"name": "a", "members": []}] * 2}},

@@ -87,7 +87,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, no_deployer: None) -> Iter
     def deployer() -> Deployer:
         found.append(Orchestrator(engine, DBOSClient(system_database_engine=engine, lazy=True), folder))
         ask = found[0].ask
-        steps = Steps(engine, found[0].sites, found[0].offers, ask, Limits(attempt=0.5, removal=0.2))
+        steps = Steps(engine, found[0].sites, found[0].offers, ask, Limits(attempt=0.5, stuck=0.2, removal=0.2))
         return Deployer(steps, poll=0.02, pause=0.001)
 
     with working(engine, "one", deployer, poll=0.05, heartbeat=timedelta(seconds=0.1)):
@@ -173,6 +173,23 @@ class Silent(NullSite):
         return Look(State.PENDING)
 
 
+class Stuck(NullSite):
+    """A site whose infrastructures do not get on, and say why."""
+
+    def look(self, deployment: str, infrastructure: str) -> Look:
+        return Look(State.STUCK, "ImagePullBackOff: there is no such image")
+
+
+class Slow(NullSite):
+    """A site whose infrastructures do not get on now and then, and never for long."""
+
+    looks = 0
+
+    def look(self, deployment: str, infrastructure: str) -> Look:
+        self.looks += 1
+        return Look(State.STUCK if self.looks % 2 else State.PENDING, "ErrImagePull: the registry is away")
+
+
 def mistake(*_: object) -> None:
     """A step with a defect of ours."""
     raise ZeroDivisionError("a mistake")
@@ -202,6 +219,8 @@ def test_it_runs_at_the_first_site(orchestrator: Orchestrator) -> None:
         (Speechless, {}, "it refuses and does not say why"),
         (Odd, {}, "OddError: 500: odd"),
         (Silent, {}, "not ready within 0.5 s"),
+        (Stuck, {}, "it does not get on, for 0.2 s: ImagePullBackOff: there is no such image"),
+        (Slow, {}, "not ready within 0.5 s: ErrImagePull: the registry is away"),
     ],
 )
 def test_after_a_failure_the_next_site_is_tried_and_nothing_is_left(

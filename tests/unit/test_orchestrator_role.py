@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deep_orchestrator.settings import InfrastructureManager, Settings
+from deep_orchestrator.steps import Limits
 from testbed.paths import repo_root
 from testbed.rendering import SiteVariables, role_path
 from testbed.site_check import prechecks
@@ -60,6 +61,8 @@ def test_the_settings_are_those_of_the_site(inventory: list[Path]) -> None:
         "climate": ["climate-readers"],
     }
     assert found.callback_hosts == frozenset()
+    # What the role leaves to the program is what the program would do without it.
+    assert found.limits == Limits()
 
 
 def test_its_own_site_is_where_it_deploys(inventory: list[Path], tmp_path: Path) -> None:
@@ -93,6 +96,12 @@ def test_a_site_may_have_a_database_and_an_issuer_of_its_own(inventory: list[Pat
     assert (found.database, found.identity.issuer, found.identity.authority) == (url, "https://login.example/", None)
 
 
+def test_a_site_may_have_limits_of_its_own(inventory: list[Path]) -> None:
+    names = {"attempt_seconds": 600, "stuck_seconds": 30, "removal_seconds": 60, "sites_tried": 5}
+    found = written(inventory, **{f"orchestrator_{name}": value for name, value in names.items()})
+    assert found.limits == Limits(attempt=600, stuck=30, removal=60, sites=5)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -101,6 +110,10 @@ def test_a_site_may_have_a_database_and_an_issuer_of_its_own(inventory: list[Pat
         ({"deephdc": {"listening": [{"port": 8444, "program": "java"}]}}, "found java listening"),
         ({"iam_issuer": ""}, "nobody to ask who people are"),
         ({"site_organisations": []}, "found no organisation"),
+        (
+            {"orchestrator_attempt_seconds": 0, "orchestrator_sites_tried": -1},
+            "found orchestrator_attempt_seconds, orchestrator_sites_tried of 0 or less",
+        ),
         ({"orchestrator_secret": "short"}, "found a secret of 5 characters"),
     ],
 )

@@ -7,6 +7,8 @@
 - Whoever comes in can have it send requests to any address, as that of a cloud, of an import or of a script in a
   template; for templates even without coming in.
 - What was destroyed stays in the database, with the token that made it.
+- Kubernetes writes memory in bytes without a unit, which IM takes for an error at each look at a container.
+- Why a container of Kubernetes does not run is not told: it is pending, for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import IM.tosca.Tosca
 from fastapi import Depends, HTTPException, Request
 from IM.auth import Authentication
 from IM.config import Config
+from IM.connectors.CloudConnector import CloudConnector
+from IM.connectors.Kubernetes import KubernetesCloudConnector
 from IM.db import DataBase
 from IM.InfrastructureList import InfrastructureList
 from IM.InfrastructureManager import InfrastructureManager, InvaliddUserException
@@ -27,6 +31,7 @@ from IM.openid.JWT import JWT
 from IM.openid.OpenIDClient import OpenIDClient
 from IM.rest.REST import app
 from IM.rest.routers import get_auth_header, parse_deployment, run_blocking
+from IM.VirtualMachine import VirtualMachine
 from toscaparser.imports import ImportsLoader
 
 from deep_infrastructure_manager.settings import Settings, SettingsError, address
@@ -36,6 +41,9 @@ OWN_TYPE = "InfrastructureManager"
 # In the same transaction as what marks a row as deleted.
 PURGE = """CREATE TRIGGER IF NOT EXISTS purge AFTER INSERT ON inf_list WHEN NEW.deleted = 1
 BEGIN DELETE FROM inf_list WHERE id = NEW.id; END"""
+# What is said of a container that does not run, in a line of the infrastructure's messages: a word and more words.
+NOT_RUNNING = "Container does not run: "
+LONGEST_REASON = 400
 PURGE_NOW = "DELETE FROM inf_list WHERE deleted = 1"
 
 
@@ -50,6 +58,8 @@ def apply(settings: Settings) -> None:
     fetch_nothing_for_templates(settings.tosca_types)
     ask_who_before_reading()
     forget_what_is_destroyed()
+    read_plain_bytes()
+    say_why_containers_do_not_run()
 
 
 def verify_the_issuer() -> None:
@@ -177,3 +187,47 @@ def forget_what_is_destroyed() -> None:
         database.execute(PURGE_NOW)
     finally:
         database.close()
+
+
+def read_plain_bytes() -> None:
+    """Take memory without a unit for bytes, as Kubernetes means it."""
+    convert = CloudConnector.convert_memory_unit
+
+    def converted(memory: Any, unit: str = "M") -> Any:
+        return convert(f"{memory}B" if str(memory).isdigit() else memory, unit)
+
+    CloudConnector.convert_memory_unit = staticmethod(converted)
+
+
+def say_why_containers_do_not_run() -> None:
+    """Note with each look at a container of Kubernetes why it does not run, where that is known; else nothing."""
+    ask = KubernetesCloudConnector._get_pod
+
+    def noted(self: KubernetesCloudConnector, vm: VirtualMachine, auth: Any) -> tuple[bool, Any, Any]:
+        found: tuple[bool, Any, Any] = ask(self, vm, auth)
+        if found[0]:
+            why = why_not_running(found[2].get("status", {}))
+            vm.error_msg = NOT_RUNNING + why if why else None
+        return found
+
+    KubernetesCloudConnector._get_pod = noted
+
+
+def why_not_running(status: dict[str, Any]) -> str:
+    """Why a pod of this status does not run, in a line, such as ``ImagePullBackOff: ...``; empty where it may soon."""
+    for one in status.get("containerStatuses", []):
+        state = one.get("state", {})
+        if stopped := state.get("terminated"):
+            return _in_a_line(stopped, f"it ended with {stopped.get('exitCode')}")
+        waiting = state.get("waiting", {})
+        if waiting.get("reason", "ContainerCreating") not in {"ContainerCreating", "PodInitializing"}:
+            return _in_a_line(waiting)
+    for one in status.get("conditions", []):
+        if one.get("type") == "PodScheduled" and one.get("status") == "False":
+            return _in_a_line(one)
+    return ""
+
+
+def _in_a_line(said: dict[str, Any], otherwise: str = "no more is said") -> str:
+    words = " ".join(str(said.get("message") or otherwise).split())
+    return f"{said.get('reason', 'Unknown')}: {words}"[:LONGEST_REASON]

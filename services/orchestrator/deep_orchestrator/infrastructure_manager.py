@@ -43,6 +43,21 @@ WENT = {
     "unconfigured": "it could not be configured",
     "deleting": "it is being removed",
 }
+# Lines that are there whether or not something went wrong.
+SAYS_NOTHING = re.compile(r"Contextualization disabled|VM \d+:$|\*+$")
+# What our guard notes of a container that does not run: a word of Kubernetes, and more words.
+NOT_RUNNING = re.compile(r"^Container does not run: ((\w+): .*)$", re.MULTILINE)
+STUCK = {
+    "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "InvalidImageName",
+    "RunContainerError",
+}  # fmt: skip
+# An image may come late, but not where its registry says this of it; the words are containerd's.
+NO_IMAGE = {"ErrImagePull", "ImagePullBackOff"}
+NEVER = re.compile(
+    r"not found|manifest unknown|denied|unauthorized|forbidden|authorization failed|no match for platform|x509:"
+    r"|no such host",
+    re.IGNORECASE,
+)
 # Seconds that a pod may be out of sight, above all before it is made.
 UNSEEN = 60.0
 
@@ -137,10 +152,10 @@ class InfrastructureManager:
         if state == "unknown":
             return self._out_of_sight(infrastructure)
         self._unseen.pop(infrastructure, None)
-        if state in {"pending", "running"}:
-            return Look(State.PENDING)
-        if state == "configured":
-            return self._ready(deployment, infrastructure)
+        if state in {"pending", "running", "configured"}:
+            waits = waiting(self._messages(deployment, infrastructure))
+            ready = state == "configured" and not waits.reason
+            return self._ready(deployment, infrastructure) if ready else waits
         return self._failed(deployment, infrastructure, WENT.get(state, f"it is in a state that is not known: {state}"))
 
     def remove(self, deployment: str, infrastructure: str) -> None:
@@ -226,9 +241,12 @@ class InfrastructureManager:
 
     def _said(self, deployment: str, infrastructure: str) -> str:
         """What the Infrastructure Manager has noted of a failure, in a line."""
+        said = self._messages(deployment, infrastructure)
+        return in_words("\n".join(line for line in said.splitlines() if not SAYS_NOTHING.match(line)))
+
+    def _messages(self, deployment: str, infrastructure: str) -> str:
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
-        said = answer.json()["contmsg"] if answer.is_success else ""
-        return in_words("\n".join(line for line in said.splitlines() if "Contextualization disabled" not in line))
+        return str(answer.json()["contmsg"]) if answer.is_success else ""
 
     def _ask(
         self, deployment: str, method: str, path: str, *, content: str = "", json: Any = None, seconds: float = ASK
@@ -301,6 +319,16 @@ def message(answer: httpx.Response) -> str:
     except ValueError:
         return answer.text
     return str(said.get("message") or said.get("detail") or said) if isinstance(said, dict) else str(said)
+
+
+def waiting(messages: str) -> Look:
+    """What is noted of a container that is not ready yet, for as long as it is noted."""
+    found = NOT_RUNNING.search(messages)
+    if found is None:
+        return Look(State.PENDING)
+    line, word = found.groups()
+    stuck = word in STUCK or (word in NO_IMAGE and NEVER.search(line))
+    return Look(State.STUCK if stuck else State.PENDING, line)
 
 
 def in_words(said: str) -> str:

@@ -19,7 +19,7 @@ from deep_orchestrator.identity import Door, Issuer
 from deep_orchestrator.infrastructure_manager import Credentials, InfrastructureManager
 from deep_orchestrator.offers import Offers
 from deep_orchestrator.sites import NullSite, Site
-from deep_orchestrator.steps import Limits, Steps
+from deep_orchestrator.steps import Steps
 from deep_orchestrator.worker import working
 from deep_orchestrator.workflows import Deployer
 
@@ -36,7 +36,7 @@ def serving(said: settings.Settings) -> Iterator[FastAPI]:
 
     def deployer() -> Deployer:
         callbacks = Callbacks(said.url, said.callback_hosts)
-        return Deployer(Steps(engine, sites, lambda: [*published(), *known], ask, Limits(), callbacks.send))
+        return Deployer(Steps(engine, sites, lambda: [*published(), *known], ask, said.limits, callbacks.send))
 
     def forget() -> None:
         if delegate:

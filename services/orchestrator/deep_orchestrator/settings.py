@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from deep_orchestrator.offers import Source
 from deep_orchestrator.selection import Offer
+from deep_orchestrator.steps import Limits
 
 Https = Annotated[str, Field(pattern=r"^https://[^\s/]+")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=63)]
@@ -107,6 +108,7 @@ class Settings(_Section):
     delegation: Delegation | None = None
     sites: dict[Name, Site] = Field(default_factory=dict)
     callback_hosts: frozenset[str] = frozenset()
+    limits: Limits = Field(default_factory=Limits)
 
     @field_validator("callback_hosts")
     @classmethod

@@ -20,13 +20,15 @@ class State(enum.StrEnum):
     """How far an infrastructure is."""
 
     PENDING = enum.auto()
+    # Pending, and as things are it stays so.
+    STUCK = enum.auto()
     READY = enum.auto()
     FAILED = enum.auto()
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a site says of an infrastructure."""
+    """What a site says of an infrastructure; ``reason``: why it is not ready."""
 
     state: State
     reason: str = ""

@@ -8,16 +8,16 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypedDict
 
 import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from deep_orchestrator import store
 from deep_orchestrator.selection import Ask, Candidate, Offer, order
-from deep_orchestrator.sites import Site, SiteError, State
+from deep_orchestrator.sites import Look, Site, SiteError, State
 from deep_orchestrator.store import Attempt, Deployment, Json, Outcome, Status
 
 # How long the failure of an attempt counts against its site.
@@ -43,13 +43,19 @@ class Seen(TypedDict):
     since: float
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Seconds for one attempt and until what is removed is gone; sites that are tried where the order does not say."""
+class Limits(BaseModel):
+    """Where patience ends.
 
-    attempt: float = 1800
-    removal: float = 300
-    sites: int = 3
+    ``attempt``: seconds for one attempt; ``stuck``: seconds of it in which a site says that it does not get on by
+    itself; ``removal``: seconds until what is removed is gone; ``sites`` that are tried where the order does not say.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempt: float = Field(default=1800, gt=0)
+    stuck: float = Field(default=120, gt=0)
+    removal: float = Field(default=300, gt=0)
+    sites: int = Field(default=3, gt=0)
 
 
 class Steps:
@@ -70,6 +76,8 @@ class Steps:
     ) -> None:
         self._engine, self._sites, self._offers, self._ask, self._limits = engine, sites, offers, ask, limits
         self._tell = tell
+        # Since when each infrastructure that does not get on has not; a worker that starts is patient anew.
+        self._stuck: dict[str, float] = {}
 
     def _site(self, name: str) -> Site:
         if name not in self._sites:
@@ -128,12 +136,25 @@ class Steps:
             seen = self._site(site).look(uuid, infrastructure)
         except SiteError as error:
             return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
+        if seen.state == State.STUCK:
+            self._stuck.setdefault(infrastructure, time.time())
+        else:
+            self._stuck.pop(infrastructure, None)
         if seen.state == State.READY:
             return Seen(progress=Progress.DONE, reason="", outputs=seen.outputs, since=since)
         if seen.state == State.FAILED:
             reason = seen.reason or "it failed and does not say why"
             return Seen(progress=Progress.FAILED, reason=reason, outputs={}, since=since)
-        return self._in_time(since, self._limits.attempt, "not ready")
+        return self._pending(infrastructure, seen, since)
+
+    def _pending(self, infrastructure: str, seen: Look, since: float) -> Seen:
+        """Of what is not ready, whether it has had its time."""
+        said = f": {seen.reason}" if seen.reason else ""
+        stuck = self._stuck.get(infrastructure, time.time())
+        if time.time() - stuck > self._limits.stuck:
+            reason = f"it does not get on, for {self._limits.stuck:g} s{said}"
+            return Seen(progress=Progress.FAILED, reason=reason, outputs={}, since=since)
+        return self._in_time(since, self._limits.attempt, "not ready", said)
 
     def change(self, uuid: str, site: str, infrastructure: str) -> str:
         """Make an infrastructure what the template says now; why not, where it cannot."""
@@ -151,6 +172,7 @@ class Steps:
         try:
             there = self._site(site).find(uuid)
             for infrastructure in there:
+                self._stuck.pop(infrastructure, None)
                 self._site(site).remove(uuid, infrastructure)
         except SiteError as error:
             return Seen(progress=Progress.FAILED, reason=refusal(error), outputs={}, since=since)
@@ -161,9 +183,9 @@ class Steps:
         return Seen(progress=Progress.DONE, reason="", outputs={}, since=since)
 
     @staticmethod
-    def _in_time(since: float, limit: float, what: str) -> Seen:
+    def _in_time(since: float, limit: float, what: str, said: str = "") -> Seen:
         if time.time() - since > limit:
-            return Seen(progress=Progress.FAILED, reason=f"{what} within {limit:g} s", outputs={}, since=since)
+            return Seen(progress=Progress.FAILED, reason=f"{what} within {limit:g} s{said}", outputs={}, since=since)
         return Seen(progress=Progress.GOING_ON, reason="", outputs={}, since=since)
 
     def note_failure(self, uuid: str, operation: int, site: str, reason: str) -> bool:
