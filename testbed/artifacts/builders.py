@@ -17,7 +17,7 @@ from typing import Any
 
 from testbed import files
 from testbed.apt import host_apt_options, host_apt_sources
-from testbed.artifacts import compilers, download, layers, python_packages
+from testbed.artifacts import bytecode, compilers, download, layers, python_packages
 from testbed.artifacts.declaration import (
     ARCHITECTURES,
     CBuild,
@@ -122,7 +122,10 @@ def _build_inputs(declaration: Declaration, ctx: Context) -> dict[str, Any]:
         case RootfsBuild():
             return {"customise": files.sha256_of(ctx.root / build.customise), **_packing()}
         case PythonBuild():
-            return {**python_packages.inputs(build, ctx.root), **_packing()}
+            compiled = (
+                {"bytecode": [*bytecode.INPUTS, _stored(build.bytecode.layer, ctx).name]} if build.bytecode else {}
+            )
+            return {**python_packages.inputs(build, ctx.root), **compiled, **_packing()}
         case MavenBuild():
             return {}
         case ImageBuild():
@@ -332,6 +335,10 @@ def _make_python(declaration: Declaration, build: PythonBuild, ctx: Context, wor
             cwd=ctx.root,
         )
         python_packages.complete(declaration.name, build, ctx.root, root)
+        if build.bytecode and build.folder:
+            ctx.reporter.step(declaration.name, "compiling what is imported")
+            layer, log = _stored(build.bytecode.layer, ctx), ctx.store.log_path(declaration.name)
+            bytecode.add(build.bytecode, layer, root / build.folder, build.folder, log, ctx.children)
         made[python_archive(version)] = work / python_archive(version)
         layers.pack_tree(root, python_packages.left_out(build), made[python_archive(version)])
     return made

@@ -111,6 +111,16 @@ class RootfsBuild(Strict):
     disk: ByteSize
 
 
+class Bytecode(Strict):
+    """For packages that are a layer of an image: compiled is what importing these modules takes.
+
+    ``layer``: the ``ARTIFACT/FILE`` that is below theirs, with the Python that runs them.
+    """
+
+    layer: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    imports: list[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")]] = Field(min_length=1)
+
+
 class PythonBuild(Strict):
     """Python packages in one folder for each version of Python.
 
@@ -128,7 +138,14 @@ class PythonBuild(Strict):
     exclude: list[str] = []
     # Where the packages are in the archive, for one that is a layer of an image.
     folder: RelativePath | None = None
+    bytecode: Bytecode | None = None
     disk: ByteSize
+
+    @model_validator(mode="after")
+    def _one_place(self) -> PythonBuild:
+        if self.bytecode and not (self.folder and len(self.pythons) == 1):
+            raise ValueError("bytecode: needs 'folder', and one version in 'pythons'")
+        return self
 
 
 class MavenBuild(Strict):
@@ -261,9 +278,13 @@ class Declaration(Strict):
     def needs(self) -> list[str]:
         """Names of the artefacts that this one is assembled from."""
         build = self.sources.build
-        if not isinstance(build, ImageBuild):
-            return []
-        references = [name for image in build.images.values() for layer in image.layers for name in layer.references()]
+        references: list[str] = []
+        if isinstance(build, ImageBuild):
+            references = [
+                one for image in build.images.values() for layer in image.layers for one in layer.references()
+            ]
+        elif isinstance(build, PythonBuild) and build.bytecode:
+            references = [build.bytecode.layer]
         return sorted({reference.split("/", 1)[0] for reference in references})
 
     def expand(self, template: str, file: str = "") -> str:

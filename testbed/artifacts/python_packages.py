@@ -29,8 +29,9 @@ if not sys.argv:
     sys.exit("which module? usage: python3 -IS FOLDER MODULE [ARGUMENTS]")
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
-# Bytecode, and what names places of the machine that it was made on.
-NEVER = ("*.pyc", "*/__pycache__", "__pycache__", "*.dist-info/RECORD", "*.dist-info/direct_url.json", ".lock")
+BYTECODE = ("*.pyc", "*/__pycache__", "__pycache__")
+# What names places of the machine that it was made on.
+NEVER = ("*.dist-info/RECORD", "*.dist-info/direct_url.json", ".lock")
 SCRIPTS = "bin"
 PURE = "Root-Is-Purelib: true"
 
@@ -161,4 +162,4 @@ def _refuse_compiled(name: str, build: PythonBuild, packages: Path) -> None:
 def left_out(build: PythonBuild) -> list[str]:
     """Patterns of what is not packed."""
     prefix = f"{build.folder}/" if build.folder else ""
-    return [*NEVER, *[f"{prefix}{pattern}" for pattern in build.exclude]]
+    return [*NEVER, *(() if build.bytecode else BYTECODE), *[f"{prefix}{pattern}" for pattern in build.exclude]]

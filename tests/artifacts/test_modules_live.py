@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from docker.models.containers import Container
 
 from testbed import engine, modules
 from testbed.artifacts import api
+from testbed.artifacts.declaration import PythonBuild, load_all
 
 pytestmark = pytest.mark.live
 
@@ -102,6 +104,42 @@ def test_an_image_answers_its_example(images: docker.DockerClient, name: str) ->
         write = container.exec_run(["/usr/bin/python3", "-c", "open('/opt/deep-modules/x', 'w')"])
         assert write.exit_code != 0
         assert container.exec_run(["/bin/sh", "-c", "true"]).exit_code != 0
+
+
+# Of what a module has imported by then, what it had to compile.
+COMPILED_THERE = """import importlib, pathlib, sys
+sys.path.insert(0, "/opt/deep-modules")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+files = {getattr(module, "__cached__", None) for module in list(sys.modules.values())} - {None}
+print(len(files), *sorted(file for file in files if not pathlib.Path(file).exists()))
+"""
+
+
+def test_nothing_has_to_be_compiled_when_a_container_starts(images: docker.DockerClient) -> None:
+    build = load_all()["deep-modules"].sources.build
+    assert isinstance(build, PythonBuild)
+    assert build.bytecode
+    one = modules.module("image-classifier")
+    argv = ["/usr/bin/python3", "-S", "-c", COMPILED_THERE, *build.bytecode.imports]
+    said = images.containers.run(
+        f"{one.deployment['image']}:{VERSION}", entrypoint=argv, command=[], remove=True, read_only=True,
+        tmpfs={"/tmp": ""},  # nosec B108  # in the container
+    ).decode()  # fmt: skip
+    count, *missing = said.splitlines()[-1].split()
+    assert int(count) > 1000
+    assert missing == []
+
+
+def test_bytecode_says_nothing_of_where_and_when_it_was_made(images: docker.DockerClient) -> None:
+    with tarfile.open(api.mirror_dir() / "deep-modules" / api.version("deep-modules") / "python3.13.tar.gz") as layer:
+        made = {one.name: layer.extractfile(one) for one in layer.getmembers() if one.name.endswith(".pyc")}
+        contents = {name: file.read() for name, file in made.items() if file}
+    assert len(contents) > 1000
+    # A hash of its source in place of a time, which nobody compares: the layer cannot be changed.
+    assert {content[4:8] for content in contents.values()} == {b"\1\0\0\0"}
+    assert all(b"/opt/deep-modules/" in content for content in contents.values())
+    assert not [name for name, content in contents.items() if b"bytecode-root" in content]
 
 
 def test_images_are_small_and_share_all_layers(images: docker.DockerClient) -> None:

@@ -13,6 +13,7 @@ from testbed.artifacts.declaration import (
     Declaration,
     GoBuild,
     ImageBuild,
+    PythonBuild,
     declarations_dir,
     image_tag,
     in_order,
@@ -181,6 +182,23 @@ def test_a_hash_by_the_site_is_for_one_file(tmp_path: Path) -> None:
     assert not load(write(tmp_path, sources={"upstream": upstream})).stored
     with pytest.raises(DeepError, match="checksum_by_site is for one file"):
         load(write(tmp_path, sources={"upstream": upstream}, files=[{"name": "a"}, {"name": "b"}]))
+
+
+def test_bytecode_is_for_the_one_python_of_an_image() -> None:
+    assert PROJECT["deep-modules"].needs() == ["python-layer"]
+    assert PROJECT["orchestrator"].needs() == []
+    good = {
+        "kind": "python", "requirements": "tool", "pythons": ["3.13"], "folder": "opt/tool", "disk": "1MiB",
+        "bytecode": {"layer": "python-layer/python-layer.tar.gz", "imports": ["tool.serve"]},
+    }  # fmt: skip
+    PythonBuild.model_validate(good)
+    for change in ({"folder": None}, {"pythons": ["3.11", "3.13"]}):
+        with pytest.raises(ValueError, match="bytecode: needs 'folder', and one version in 'pythons'"):
+            PythonBuild.model_validate({**good, **change})
+    wrongs: list[dict[str, Any]] = [{"layer": "python-layer"}, {"imports": []}, {"imports": ["a; b"]}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="bytecode"):
+            PythonBuild.model_validate({**good, "bytecode": {"layer": "a/b", "imports": ["c"], **wrong}})
 
 
 def test_no_image_of_the_project_is_named_outside_its_declaration() -> None:
