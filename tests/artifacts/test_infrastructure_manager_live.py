@@ -176,9 +176,10 @@ def test_without_the_ingress_that_was_asked_for_it_has_failed(
 ) -> None:
     carl = site_of("carl")
     made = carl.create(deployment, text(), {"image": IMAGE, "endpoint": "https://digits.deep.test"})
-    assert run(place, carl, deployment, made) == Look(
-        State.FAILED, "its ingress was not made, and without it there is no TLS"
-    )
+    seen = run(place, carl, deployment, made)
+    assert seen.state == State.FAILED
+    assert seen.reason.startswith("its ingress was not made, and without it there is no TLS: Kubernetes refuses: ")
+    assert 'User "carl" cannot create' in seen.reason
     with pytest.raises(SiteError, match=r"Kubernetes refuses: ingresses.* is forbidden: User \"carl\" cannot delete"):
         carl.remove(deployment, made)
 

@@ -9,6 +9,7 @@
 - What was destroyed stays in the database, with the token that made it.
 - Kubernetes writes memory in bytes without a unit, which IM takes for an error at each look at a container.
 - Why a container of Kubernetes does not run is not told: it is pending, for ever.
+- What Kubernetes says against a container's service or ingress is in the log alone.
 """
 
 from __future__ import annotations
@@ -200,16 +201,24 @@ def read_plain_bytes() -> None:
 
 
 def say_why_containers_do_not_run() -> None:
-    """Note with each look at a container of Kubernetes why it does not run, where that is known; else nothing."""
-    ask = KubernetesCloudConnector._get_pod
+    """Note with each look at a container of Kubernetes why it does not run, or what of it was not made."""
+    launch, ask = KubernetesCloudConnector.launch, KubernetesCloudConnector._get_pod
+
+    def remembering(self: KubernetesCloudConnector, *what: Any) -> list[tuple[bool, Any]]:
+        made: list[tuple[bool, Any]] = launch(self, *what)
+        for launched, vm in made:
+            if launched:
+                vm.not_made = self.error_messages
+        return made
 
     def noted(self: KubernetesCloudConnector, vm: VirtualMachine, auth: Any) -> tuple[bool, Any, Any]:
         found: tuple[bool, Any, Any] = ask(self, vm, auth)
         if found[0]:
             why = why_not_running(found[2].get("status", {}))
-            vm.error_msg = NOT_RUNNING + why if why else None
+            vm.error_msg = NOT_RUNNING + why if why else getattr(vm, "not_made", None)
         return found
 
+    KubernetesCloudConnector.launch = remembering
     KubernetesCloudConnector._get_pod = noted
 
 
