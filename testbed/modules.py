@@ -562,6 +562,8 @@ def _module(place: Place, told: dict[str, Any]) -> Iterator[httpx.Client]:
     """A client of a deployed module: http where its output says so, else verified https."""
     import httpx
 
+    from testbed.at_address import AtAddress
+
     endpoint = str(told["endpoint"])
     if urlsplit(endpoint).scheme not in {"http", "https"}:
         raise DeepError(
@@ -571,8 +573,21 @@ def _module(place: Place, told: dict[str, Any]) -> Iterator[httpx.Client]:
             next_step=f"deep modules status {told['uuid']}{_at(place)}",
             exit_code=CHECK_FAILED,
         )
-    with httpx.Client(base_url=endpoint.rstrip("/"), verify=_trust(place), timeout=LONGEST_PREDICTION) as client:
+    trust = _trust(place)
+    addresses = _published_at(place, str(urlsplit(endpoint).hostname))
+    transport = AtAddress(addresses, trust) if addresses else None
+    with httpx.Client(
+        base_url=endpoint.rstrip("/"), transport=transport, verify=trust, timeout=LONGEST_PREDICTION
+    ) as client:
         yield client
+
+
+def _published_at(place: Place, name: str) -> dict[str, str]:
+    """Where the site's ingress is, for a name that it publishes: those of a testbed are in no name server."""
+    host, domain = place.value("{{ kubernetes_ingress_host }}"), place.value("{{ modules_domain }}")
+    if not host or not name.endswith(f".{domain}"):
+        return {}
+    return {name: str(place.value("{{ hostvars[kubernetes_ingress_host].node_address }}"))}
 
 
 def _reach(client: httpx.Client, told: dict[str, Any], method: str, path: str, **more: Any) -> dict[str, Any]:

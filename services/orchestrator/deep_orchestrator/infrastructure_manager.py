@@ -31,6 +31,9 @@ IDENTIFIER = re.compile(r"[0-9a-f-]{36}")
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+")
 NAME = re.compile(r"description desc \(\s*name = '([^']*)'")
 MOST_NAMES = 20_000
+HTTPS = 443
+# The input of a template that says where its port is published.
+ENDPOINT = "endpoint"
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>\d+)")
 # What is said of tokens that are not taken; with which status is a matter of what was asked.
 UNKNOWN_PERSON = re.compile(r"Invalid InfrastructureManager credentials|decode OIDC auth token")
@@ -74,13 +77,39 @@ class Credentials:
     namespace: str
 
 
+@dataclass(frozen=True)
+class Ingress:
+    """Where the site publishes what is deployed: names under ``domain``, with ``{namespace}`` in it, on ``port``.
+
+    No domain: it has no ingress.
+    """
+
+    domain: str = ""
+    port: int = 443
+
+    def domain_of(self, namespace: str) -> str:
+        """The domain for what is in a namespace."""
+        return self.domain.replace("{namespace}", namespace)
+
+    def address(self, deployment: str, namespace: str) -> str:
+        """Where a deployment is published, as the Infrastructure Manager is told: it knows no ports."""
+        return f"https://{deployment}.{self.domain_of(namespace)}"
+
+    def reached(self, value: Any, namespace: str) -> Any:
+        """An output; the address of what is published has the port in it, unless https means that one."""
+        wanted = rf"https://[a-z0-9-]+\.{re.escape(self.domain_of(namespace))}"
+        found = re.match(rf"{wanted}(?=/|$)", value) if self.domain and isinstance(value, str) else None
+        if found is None or self.port == HTTPS:
+            return value
+        return f"{found[0]}:{self.port}{value[found.end() :]}"
+
+
 class InfrastructureManager:
     """A site of which each infrastructure is one of the Infrastructure Manager.
 
     ``site``: its name; ``url``: of the Infrastructure Manager's REST interface; ``kubernetes``: of the API server, as
     that reaches it; ``authority``: file with the certificates that the first one's is held against; ``credentials``:
     those of a deployment's owner, fresh, by the deployment; it may raise what a site's methods may.
-    ``ingress_domain``: under which the site's ingress publishes names.
     """
 
     def __init__(
@@ -91,9 +120,9 @@ class InfrastructureManager:
         authority: Path,
         credentials: Callable[[str], Credentials],
         *,
-        ingress_domain: str = "",
+        ingress: Ingress = Ingress(),
     ) -> None:
-        self._site, self._kubernetes, self._credentials, self._domain = site, kubernetes, credentials, ingress_domain
+        self._site, self._kubernetes, self._credentials, self._ingress = site, kubernetes, credentials, ingress
         self._http = httpx.Client(
             base_url=url,
             verify=ssl.create_default_context(cafile=authority),
@@ -120,17 +149,20 @@ class InfrastructureManager:
 
     def create(self, deployment: str, template: str, parameters: Mapping[str, Any]) -> str:
         """Have it made, which is answered when Kubernetes has taken it; what it has not taken is removed again."""
-        text = self._rendered(deployment, template, parameters)
+        text = self._rendered(deployment, template, self._published(deployment, template, parameters))
         answer = self._ask(deployment, "POST", "/infrastructures", content=text, seconds=WORK)
         self._check(answer)
         return identifier_of(answer.json()["uri"])
 
     def update(self, deployment: str, infrastructure: str, template: str, parameters: Mapping[str, Any]) -> None:
         """Change image, CPUs and memory, which is all that the Infrastructure Manager can change."""
-        text = self._rendered(deployment, template, parameters)
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
         self._check(answer)
-        changed = differences(unchangeable(answer.json()["tosca"]), unchangeable(text))
+        there = answer.json()["tosca"]
+        published = self._published(deployment, template, parameters)
+        # What was made before the site had an ingress stays where it is.
+        given = published if str(published.get(ENDPOINT, "")) in there else parameters
+        changed = differences(unchangeable(there), unchangeable(self._rendered(deployment, template, given)))
         if changed:
             raise SiteError(
                 "the Infrastructure Manager changes image, CPUs and memory only (found a change of"
@@ -172,6 +204,22 @@ class InfrastructureManager:
         if answer.status_code not in {httpx.codes.NOT_FOUND, httpx.codes.CONFLICT}:
             self._check(answer)
 
+    def _published(self, deployment: str, template: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values of the inputs, with the deployment's own address where a port is to be published at a given one.
+
+        It is worked out from the deployment each time, and kept nowhere.
+        """
+        if not self._ingress.domain or ENDPOINT in parameters:
+            return parameters
+        try:
+            wanted = ENDPOINT in tosca.published(tosca.read(template))
+        except TemplateError as error:
+            raise SiteError(str(error)) from None
+        if not wanted:
+            return parameters
+        namespace = self._credentials(deployment).namespace
+        return {**parameters, ENDPOINT: self._ingress.address(deployment, namespace)}
+
     def _out_of_sight(self, infrastructure: str) -> Look:
         if time.monotonic() - self._unseen.setdefault(infrastructure, time.monotonic()) < UNSEEN:
             return Look(State.PENDING)
@@ -187,7 +235,10 @@ class InfrastructureManager:
         if answer.status_code == httpx.codes.FORBIDDEN:
             return Look(State.FAILED, "the Infrastructure Manager was ended before it had noted the outputs")
         self._check(answer)
-        outputs = {name: address(value) for name, value in answer.json()["outputs"].items()}
+        namespace = self._credentials(deployment).namespace
+        outputs = {
+            name: self._ingress.reached(address(value), namespace) for name, value in answer.json()["outputs"].items()
+        }
         if any(value is None for value in outputs.values()):
             return Look(State.PENDING)
         if any(str(value).startswith("http://") for value in outputs.values()):
@@ -278,8 +329,8 @@ class InfrastructureManager:
             "id": "site", "type": "Kubernetes", "host": self._kubernetes, "token": given.token,
             "namespace": given.namespace,
         }  # fmt: skip
-        if self._domain:
-            kubernetes["apps_dns"] = self._domain
+        if self._ingress.domain:
+            kubernetes["apps_dns"] = self._ingress.domain_of(given.namespace)
         lines = [{"type": "InfrastructureManager", "token": given.token}, kubernetes]
         return "\\n".join("; ".join(f"{name} = {value}" for name, value in line.items()) for line in lines)
 

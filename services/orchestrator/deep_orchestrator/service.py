@@ -16,7 +16,7 @@ from deep_orchestrator.asks import ask
 from deep_orchestrator.callbacks import Callbacks
 from deep_orchestrator.delegation import Delegate
 from deep_orchestrator.identity import Door, Issuer
-from deep_orchestrator.infrastructure_manager import Credentials, InfrastructureManager
+from deep_orchestrator.infrastructure_manager import Credentials, InfrastructureManager, Ingress
 from deep_orchestrator.offers import Offers
 from deep_orchestrator.sites import NullSite, Site
 from deep_orchestrator.steps import Steps
@@ -58,6 +58,5 @@ def made(name: str, site: settings.Site, engine: sa.Engine, delegate: Delegate |
             organisation = store.get(session, uuid).organisation
         return Credentials(delegate.token(uuid), site.namespace.replace("{organisation}", organisation))
 
-    return InfrastructureManager(
-        name, site.url, site.kubernetes, site.authority, credentials, ingress_domain=site.ingress_domain
-    )
+    ingress = Ingress(site.ingress_domain, site.ingress_port)
+    return InfrastructureManager(name, site.url, site.kubernetes, site.authority, credentials, ingress=ingress)

@@ -75,6 +75,7 @@ class InfrastructureManager(_Section):
 
     ``url``: of the Infrastructure Manager, ``authority`` the file that its certificate is held against; ``kubernetes``:
     of the API server, as it reaches it; ``namespace`` of an organisation there, with ``{organisation}`` in it;
+    ``ingress_domain``: under which its ingress publishes names, with ``{namespace}`` in it, on ``ingress_port``;
     ``information``: where the site publishes what it has. Needs ``delegation``: it is used with people's own rights.
     """
 
@@ -83,7 +84,8 @@ class InfrastructureManager(_Section):
     authority: Path
     kubernetes: Https
     namespace: str = "{organisation}"
-    ingress_domain: str = ""
+    ingress_domain: str = Field(default="", pattern=r"^([a-z0-9.-]|\{namespace\})*$")
+    ingress_port: int = Field(default=443, gt=0, lt=65536)
     information: Source
 
 

@@ -107,6 +107,20 @@ def needs(template: Template, parameters: Mapping[str, Any]) -> Needs:
     return _needs(_filled(template, parameters), template.workload)
 
 
+def published(template: Template) -> set[str]:
+    """Names of the inputs that say under which address a port is published."""
+    ports = [port for node in template.nodes.values() for port in _ports(node)]
+    endpoints = [port.get("endpoint") for port in ports if isinstance(port, dict)]
+    names = [value["get_input"] for value in endpoints if isinstance(value, dict) and set(value) == {"get_input"}]
+    return {name for name in names if isinstance(name, str)}
+
+
+def _ports(node: Mapping[str, Any]) -> list[Any]:
+    """What a node publishes, as the template says it."""
+    found = _mapping(_mapping(_mapping(node, "capabilities"), "host"), "properties").get("publish_ports")
+    return found if isinstance(found, list) else []
+
+
 def render(template: Template, parameters: Mapping[str, Any], name: str, infrastructure: str) -> str:
     """The template as the Infrastructure Manager takes it: values in place of the inputs, no import, our types within.
 
