@@ -11,10 +11,19 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from deep_orchestrator import infrastructure_manager
-from deep_orchestrator.infrastructure_manager import AwayError, Credentials, InfrastructureManager, in_words, only_gone
+from deep_orchestrator.infrastructure_manager import (
+    AwayError,
+    Credentials,
+    InfrastructureManager,
+    Ingress,
+    in_words,
+    only_gone,
+)
 from deep_orchestrator.sites import Look, SiteError, State
+from deep_tosca import template as tosca
 from testbed.paths import repo_root
 from tests.unit.login_issuer import Authority, Issuer, serving
 
@@ -62,7 +71,7 @@ def meeting(tmp_path: Path) -> Iterator[Meeting]:
         yield Meeting(server, site(server, file), file)
 
 
-def site(server: Told, authority: Path, token: str = TOKEN, **more: str) -> InfrastructureManager:
+def site(server: Told, authority: Path, token: str = TOKEN, **more: Ingress) -> InfrastructureManager:
     url = f"https://{HOST}:{server.port}"
     return InfrastructureManager("local", url, KUBERNETES, authority, lambda _: Credentials(token, "deep"), **more)
 
@@ -186,12 +195,72 @@ def test_a_token_never_becomes_more_than_one_field(meeting: Meeting, token: str)
 
 def test_credentials_are_in_the_lines_that_are_read(meeting: Meeting) -> None:
     meeting.server.told = {"infrastructures": [(200, {"uri-list": []})]}
-    assert site(meeting.server, meeting.authority, ingress_domain="deep.test").find(OURS) == []
+    assert site(meeting.server, meeting.authority, ingress=Ingress("{namespace}.deep.test")).find(OURS) == []
     (line,) = meeting.server.authorizations
+    there = f"host = {KUBERNETES}; token = a.b.c; namespace = deep; apps_dns = deep.deep.test"
     assert line.split("\\n") == [
         "type = InfrastructureManager; token = a.b.c",
-        f"id = site; type = Kubernetes; host = {KUBERNETES}; token = a.b.c; namespace = deep; apps_dns = deep.test",
+        f"id = site; type = Kubernetes; {there}",
     ]
+
+
+HERE = f"https://{OURS}.deep.modules.test"
+PUBLISHED = Ingress("{namespace}.modules.test", 8445)
+
+
+def sent(meeting: Meeting, monkeypatch: pytest.MonkeyPatch, template: str, ingress: Ingress, **more: str) -> Any:
+    """The endpoint in what is sent for a new deployment."""
+    texts: list[str] = []
+    behind = site(meeting.server, meeting.authority, ingress=ingress)
+    answer = httpx.Response(200, json={"uri": f"https://{HOST}/infrastructures/{MADE}"})
+    monkeypatch.setattr(behind, "_ask", lambda *_, content="", **__: texts.append(content) or answer)
+    behind.create(OURS, template, {"image": "a/b:1", **more})
+    host = yaml.safe_load(texts[0])["topology_template"]["node_templates"]["runtime"]["capabilities"]["host"]
+    return host["properties"]["publish_ports"][0].get("endpoint")
+
+
+def test_a_deployment_is_published_under_its_own_name(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kubernetes", "kubernetes-gpu"):
+        template = TEMPLATE.replace("kubernetes.yaml", f"{name}.yaml")
+        assert sent(meeting, monkeypatch, template, PUBLISHED) == HERE
+
+
+def test_what_somebody_says_of_the_address_is_kept(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = "https://own.deep.modules.test"
+    assert sent(meeting, monkeypatch, TEMPLATE, PUBLISHED, endpoint=given) == given
+    assert sent(meeting, monkeypatch, TEMPLATE, PUBLISHED, endpoint="") == ""
+    assert sent(meeting, monkeypatch, TEMPLATE, Ingress()) == ""
+    # An input that only has that name.
+    other = TEMPLATE.replace("endpoint: { get_input: endpoint }", "endpoint: ''")
+    assert sent(meeting, monkeypatch, other, PUBLISHED) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "ingress", "told"),
+    [
+        (f"{HERE}/", PUBLISHED, f"https://{OURS}.deep.modules.test:8445/"),
+        (f"{HERE}/", Ingress("{namespace}.modules.test"), f"{HERE}/"),
+        ("https://a.elsewhere.test/", PUBLISHED, "https://a.elsewhere.test/"),
+        (f"{HERE}.elsewhere.test/", PUBLISHED, f"{HERE}.elsewhere.test/"),
+    ],
+)
+def test_the_output_says_where_the_ingress_listens(meeting: Meeting, said: str, ingress: Ingress, told: str) -> None:
+    meeting.server.told = {"state": [state("configured")], "outputs": [(200, {"outputs": {"endpoint": said}})]}
+    assert site(meeting.server, meeting.authority, ingress=ingress).look(OURS, MADE).outputs == {"endpoint": told}
+
+
+@pytest.mark.parametrize("there", [{"endpoint": HERE}, {}])
+def test_what_is_changed_stays_where_it_is_published(meeting: Meeting, there: dict[str, str]) -> None:
+    behind = site(meeting.server, meeting.authority, ingress=PUBLISHED)
+    text = tosca.render(tosca.read(TEMPLATE), {"image": "a/b:1", **there}, f"deep-{OURS}", f"deep-{OURS}@local")
+    radl = [{"class": "system", "id": "module"}]
+    meeting.server.told = {
+        "tosca": [(200, {"tosca": text})], "0": [(200, {"radl": radl})],
+        MADE: [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}/vms/0"}]})],
+    }  # fmt: skip
+    behind.update(OURS, MADE, TEMPLATE, {"image": "a/b:2", "num_cpus": 2.0})
+    with pytest.raises(SiteError, match="found a change of runtime: publish_ports"):
+        behind.update(OURS, MADE, TEMPLATE, {"image": "a/b:2", "endpoint": "https://other.deep.modules.test"})
 
 
 def test_what_has_no_name_yet_is_waited_for_and_the_others_are_asked_once(meeting: Meeting) -> None:

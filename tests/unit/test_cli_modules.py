@@ -239,6 +239,25 @@ def test_a_module_is_trusted_by_the_sites_authority_only(testbed: Path, tmp_path
             assert modules._model(client, told) == "m"
 
 
+def test_a_published_module_is_reached_at_the_ingress_and_verified_by_its_name(testbed: Path, tmp_path: Path) -> None:
+    name = "0a.imaging.modules.deep.test"
+    authority = Authority()
+    (testbed / "public/ca.crt").write_bytes(authority.pem)
+    hosts = {
+        "hosts": {"node1": {"ansible_host": "127.0.0.1"}},
+        "children": {"kubernetes_ingress": {"hosts": {"node1": {}}}},
+    }
+    (testbed / "inventory/hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    with answering(authority.context(name, tmp_path)) as endpoint:
+        told = {"uuid": "0a", "endpoint": endpoint.replace("localhost", name)}
+        with modules._module(HERE, told) as client:
+            assert modules._model(client, told) == "m"
+        other = {"uuid": "0a", "endpoint": endpoint.replace("localhost", f"x{name}")}
+        with modules._module(HERE, other) as client, pytest.raises(DeepError, match="does not answer") as refused:
+            modules._model(client, other)
+        assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.found)
+
+
 @pytest.mark.parametrize("endpoint", ["null:1", "file:///etc/passwd", "tcp://localhost:1"])
 def test_an_address_of_another_kind_is_not_asked(testbed: Path, endpoint: str) -> None:
     with (

@@ -76,6 +76,12 @@ def test_its_own_site_is_where_it_deploys(inventory: list[Path], tmp_path: Path)
     assert (found.url, found.kubernetes) == ("https://im.deep.test:8800", "https://192.0.2.11:6443")
     assert str(found.information.file) == "/var/lib/deephdc/cloud-info/local.json"
     assert refusals(inventory) == ""
+    assert found.ingress_domain == ""
+    hosts["children"]["kubernetes_ingress"] = {"hosts": {"node1": {}}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    found = written(inventory, iam_backend="indigo_iam").sites["local"]
+    assert isinstance(found, InfrastructureManager)
+    assert (found.ingress_domain, found.ingress_port) == ("{namespace}.modules.deep.test", 8445)
     hosts["children"]["cloud_info_provider"] = {}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
     assert "nothing is known of a site (found its information in a file that no host writes" in refusals(inventory)

@@ -21,6 +21,7 @@ ROLES = (
     "registry",
     "kubernetes_control_plane",
     "kubernetes_organisations",
+    "kubernetes_ingress",
     "kubernetes_node",
     "kubernetes_network",
 )
@@ -145,6 +146,26 @@ def test_a_site_that_cannot_be_published_is_refused(
     inventory: Path, host: str, facts: Any, settings: dict[str, Any], said: str
 ) -> None:
     assert said in refusals(inventory, "cloud_info_provider", host, facts, **settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "facts", "settings", "said"),
+    [
+        ("node2", None, {}, "gets no token here"),
+        ("node1", listening(443, "nginx"), {}, "found nginx listening on 443"),
+        ("node1", listening(443, "skipper"), {}, ""),
+        ("node1", None, {"site_organisations": []}, "nobody may publish anything"),
+        ("node1", None, {"modules_domain": "*.x"}, "nothing can be published under this domain (found '*.x'"),
+        ("node1", None, {"iam_host": "node1", "iam_endpoint": "i.test:443"}, "the IAM listens on the same port"),
+        ("node1", None, {"iam_host": "node2", "iam_endpoint": "i.test:443"}, ""),
+    ],
+)
+def test_a_host_that_cannot_publish_is_refused(
+    inventory: Path, host: str, facts: Any, settings: dict[str, Any], said: str
+) -> None:
+    found = refusals(inventory, "kubernetes_ingress", host, facts, **settings)
+    assert said in found
+    assert bool(said) is bool(found)
 
 
 @pytest.mark.parametrize(
