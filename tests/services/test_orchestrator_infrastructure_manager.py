@@ -258,7 +258,9 @@ def test_what_is_changed_stays_where_it_is_published(meeting: Meeting, there: di
         "tosca": [(200, {"tosca": text})], "0": [(200, {"radl": radl})],
         MADE: [(200, {"uri-list": [{"uri": f"https://{HOST}/infrastructures/{MADE}/vms/0"}]})],
     }  # fmt: skip
-    behind.update(OURS, MADE, TEMPLATE, {"image": "a/b:2", "num_cpus": 2.0})
+    # It is sent, to a server that takes no changes.
+    with pytest.raises(httpx.HTTPStatusError, match="501"):
+        behind.update(OURS, MADE, TEMPLATE, {"image": "a/b:2", "num_cpus": 2.0})
     with pytest.raises(SiteError, match="found a change of runtime: publish_ports"):
         behind.update(OURS, MADE, TEMPLATE, {"image": "a/b:2", "endpoint": "https://other.deep.modules.test"})
 

@@ -248,12 +248,14 @@ def test_a_published_module_is_reached_at_the_ingress_and_verified_by_its_name(t
         "children": {"kubernetes_ingress": {"hosts": {"node1": {}}}},
     }
     (testbed / "inventory/hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    # HERE has read its inventory.
+    here = Place("local", "x")
     with answering(authority.context(name, tmp_path)) as endpoint:
         told = {"uuid": "0a", "endpoint": endpoint.replace("localhost", name)}
-        with modules._module(HERE, told) as client:
+        with modules._module(here, told) as client:
             assert modules._model(client, told) == "m"
         other = {"uuid": "0a", "endpoint": endpoint.replace("localhost", f"x{name}")}
-        with modules._module(HERE, other) as client, pytest.raises(DeepError, match="does not answer") as refused:
+        with modules._module(here, other) as client, pytest.raises(DeepError, match="does not answer") as refused:
             modules._model(client, other)
         assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.found)
 
