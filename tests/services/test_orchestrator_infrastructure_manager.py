@@ -213,7 +213,12 @@ def sent(meeting: Meeting, monkeypatch: pytest.MonkeyPatch, template: str, ingre
     texts: list[str] = []
     behind = site(meeting.server, meeting.authority, ingress=ingress)
     answer = httpx.Response(200, json={"uri": f"https://{HOST}/infrastructures/{MADE}"})
-    monkeypatch.setattr(behind, "_ask", lambda *_, content="", **__: texts.append(content) or answer)
+
+    def take(*_: object, content: str = "", **__: object) -> httpx.Response:
+        texts.append(content)
+        return answer
+
+    monkeypatch.setattr(behind, "_ask", take)
     behind.create(OURS, template, {"image": "a/b:1", **more})
     host = yaml.safe_load(texts[0])["topology_template"]["node_templates"]["runtime"]["capabilities"]["host"]
     return host["properties"]["publish_ports"][0].get("endpoint")
