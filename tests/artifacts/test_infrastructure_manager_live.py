@@ -178,7 +178,7 @@ def test_without_the_ingress_that_was_asked_for_it_has_failed(
     made = carl.create(deployment, text(), {"image": IMAGE, "endpoint": "https://digits.deep.test"})
     seen = run(place, carl, deployment, made)
     assert seen.state == State.FAILED
-    assert seen.reason.startswith("its ingress was not made, and without it there is no TLS: Kubernetes refuses: ")
+    assert seen.reason.startswith("a part of it was not made: Kubernetes refuses: ingresses")
     assert 'User "carl" cannot create' in seen.reason
     with pytest.raises(SiteError, match=r"Kubernetes refuses: ingresses.* is forbidden: User \"carl\" cannot delete"):
         carl.remove(deployment, made)

@@ -101,6 +101,14 @@ def test_a_state_that_is_the_end_says_why(meeting: Meeting, name: str, said: str
     assert meeting.site.look(OURS, MADE) == Look(State.FAILED, reason)
 
 
+@pytest.mark.parametrize("name", ["pending", "configured"])
+def test_a_part_that_kubernetes_did_not_take_is_a_failure(meeting: Meeting, name: str) -> None:
+    said = 'Error creating service for pod a: {"message":"exceeded quota"}\nContextualization disabled\n'
+    meeting.server.told = {"state": [state(name)], "contmsg": [(200, {"contmsg": said})]}
+    reason = "a part of it was not made: Kubernetes refuses: exceeded quota"
+    assert meeting.site.look(OURS, MADE) == Look(State.FAILED, reason)
+
+
 def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting.server.told = {"state": [state("unknown")]}
     assert meeting.site.look(OURS, MADE) == meeting.site.look(OURS, MADE) == Look(State.PENDING)

@@ -16,7 +16,21 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from testbed import cgroups, engine, host, image, inventory, limits, network, nodes, server, sites, state, testbed
+from testbed import (
+    cgroups,
+    engine,
+    host,
+    image,
+    inventory,
+    limits,
+    network,
+    nodes,
+    profiles,
+    server,
+    sites,
+    state,
+    testbed,
+)
 from testbed.artifacts import api
 from testbed.cli import testbed as cli
 from testbed.cli.options import complete_name
@@ -221,13 +235,15 @@ def test_what_cannot_be_changed_is_refused_and_changes_nothing(
 def test_settings_are_kept_for_the_testbed_until_they_are_taken_back(world: World) -> None:
     file = Path(up(until="nodes", settings=["gpu_sharing=time_slicing", "gpu_sharing_replicas=3"])["state_dir"])
     file /= inventory.SETTINGS
-    wanted = {"gpu_sharing": "time_slicing", "gpu_sharing_replicas": 3}
+    begun = profiles.load("kubernetes").settings
+    wanted = {**begun, "gpu_sharing": "time_slicing", "gpu_sharing_replicas": 3}
     mirror = {"artifact_mirror": "http://198.18.0.1:8480", "artifact_checksums": str(api.mirror_dir())}
     assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | wanted
     assert up(until="nodes")["settings"] == wanted
     assert "set: gpu_sharing_replicas=3" in deep("status").stdout
-    assert up(until="nodes", settings=["gpu_sharing="])["settings"] == {"gpu_sharing_replicas": 3}
-    assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | {"gpu_sharing_replicas": 3}
+    left = {**begun, "gpu_sharing_replicas": 3}
+    assert up(until="nodes", settings=["gpu_sharing="])["settings"] == left
+    assert yaml.safe_load(file.read_text(encoding="utf-8")) == mirror | left
     own = up(until="nodes", settings=["artifact_mirror=file:///mnt/mirror"])
     assert own["settings"]["artifact_mirror"] == "file:///mnt/mirror"
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["artifact_mirror"] == "file:///mnt/mirror"

@@ -48,6 +48,8 @@ WENT = {
 }
 # Lines that are there whether or not something went wrong.
 SAYS_NOTHING = re.compile(r"Contextualization disabled|VM \d+:$|\*+$")
+# What our guard keeps of a part that Kubernetes did not take; without the guard, only gaps in the outputs tell.
+NOT_MADE = re.compile(r"^Error creating (service|ingress|configmap|PersistentVolumeClaim)", re.MULTILINE)
 # What our guard notes of a container that does not run: a word of Kubernetes, and more words.
 NOT_RUNNING = re.compile(r"^Container does not run: ((\w+): .*)$", re.MULTILINE)
 STUCK = {
@@ -185,7 +187,10 @@ class InfrastructureManager:
             return self._out_of_sight(infrastructure)
         self._unseen.pop(infrastructure, None)
         if state in {"pending", "running", "configured"}:
-            waits = waiting(self._messages(deployment, infrastructure))
+            messages = self._messages(deployment, infrastructure)
+            if NOT_MADE.search(messages):
+                return Look(State.FAILED, f"a part of it was not made: {in_words(messages)}")
+            waits = waiting(messages)
             ready = state == "configured" and not waits.reason
             return self._ready(deployment, infrastructure) if ready else waits
         return self._failed(deployment, infrastructure, WENT.get(state, f"it is in a state that is not known: {state}"))
