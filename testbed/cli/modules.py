@@ -12,6 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from testbed import modules, sites
 from testbed.cli.options import Json, SiteTestbed, complete_site
@@ -258,7 +259,8 @@ def _logs_text(found: dict[str, Any]) -> str:
     for pod in found["pods"]:
         parts.append(f"[bold]{escape(pod['name'])}[/] {escape(pod['phase'])}")
         parts += [f"  {escape(reason)}" for reason in pod["reasons"]]
-        parts.append(escape(pod["log"].rstrip()))
+        # Without what a program in a container would do to the terminal.
+        parts.append(escape(Text.from_ansi(pod["log"].rstrip()).plain))
     return "\n".join(part for part in parts if part)
 
 
