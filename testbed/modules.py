@@ -471,6 +471,8 @@ def _next(place: Place, now: dict[str, Any]) -> str:
     delete = f"deep modules delete {uuid}{at}"
     if now["status"] == "DELETE_FAILED":
         return f"{delete}, once what it says is put right"
+    if not now["attempts"] and not now["selection"]:
+        return f"{delete}, and deploy again once what it says is put right"
     if not now["attempts"]:
         return f"{delete}, then ask for what a site has: deep modules deploy with other --gpus, --cpus or --memory"
     if all(attempt["outcome"] == "removed" for attempt in now["attempts"]):

@@ -127,5 +127,7 @@ def test_it_runs_as_nobody_special_and_keeps_its_token(host: Any) -> None:
     pid = host.check_output("systemctl show --property=MainPID --value deephdc-ingress")
     assert host.file(f"/proc/{pid}").user == "deephdc-ingress"
     token, key = host.file("/run/deephdc-ingress/token"), host.file("/etc/deephdc/kubernetes-ingress/tls.key")
-    assert (token.user, token.mode) == ("deephdc-ingress", 0o600)
+    assert (token.user, token.group, token.mode) == ("root", "deephdc-ingress", 0o640)
+    folder = host.file("/run/deephdc-ingress")
+    assert (folder.user, folder.mode) == ("root", 0o750)
     assert (key.user, key.group, key.mode) == ("root", "deephdc-ingress", 0o640)

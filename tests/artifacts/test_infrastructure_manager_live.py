@@ -27,6 +27,10 @@ DEPLOYMENTS, PODS, SERVICES = "apps/v1/deployments", "v1/pods", "v1/services"
 KINDS = (DEPLOYMENTS, PODS, SERVICES, "v1/persistentvolumeclaims", "networking.k8s.io/v1/ingresses")
 IMAGE = "registry.deep.test:5000/deep/digits:1"
 STORAGE = {"storage_endpoint": "https://s3.deep.test", "storage_bucket": "data", "storage_secret_name": "s3"}  # nosec B105 # a name
+BY_DIGEST = f"registry.deep.test:5000/deephdc/image-classifier@sha256:{'a' * 64}"
+# As containerd says it, what matters last.
+REFUSED = f'failed to pull and unpack image "{BY_DIGEST}": failed to resolve reference "{BY_DIGEST}": '
+REFUSED += f"pulling {BY_DIGEST}: 403 Forbidden"
 # eve may make no container; carl may make no ingress.
 PEOPLE = {"ada": ALL, "carl": [kind for kind in ALL if kind != "ingresses"], "eve": ["services"]}
 
@@ -109,6 +113,11 @@ def test_a_container_is_made_found_looked_at_and_removed(
     ("phase", "reason", "message"),
     [
         ("Pending", "ImagePullBackOff", f'Back-off pulling image "{IMAGE}": ErrImagePull: {IMAGE}: not found'),
+        (
+            "Pending",
+            "ErrImagePull",
+            REFUSED,
+        ),
         ("Pending", "CreateContainerConfigError", 'secret "s3" not found'),
         ("Running", "CrashLoopBackOff", "back-off 20s restarting failed container"),
     ],
@@ -124,8 +133,10 @@ def test_a_container_that_will_not_run_is_stuck_until_it_runs(
     waiting = {"reason": reason, "message": message}
     place.set_phase(phase, containerStatuses=[{**container, "state": {"waiting": waiting}}])
     # It asks Kubernetes once a second at most.
-    stuck = Look(State.STUCK, f"{reason}: {message}")
-    until(lambda: site.look(deployment, made) == stuck, "it is not said to be stuck", 5)
+    until(lambda: site.look(deployment, made).state == State.STUCK, "it is not said to be stuck", 5)
+    said = site.look(deployment, made).reason
+    assert said.startswith(f"{reason}: {message[:100]}")
+    assert said.endswith(message[-100:])
     place.set_phase("Running", containerStatuses=[{**container, "state": {"running": {}}}])
     until(lambda: site.look(deployment, made).state == State.READY, "it does not get ready")
     site.remove(deployment, made)

@@ -115,7 +115,8 @@ def test_what_is_out_of_sight_for_long_has_failed(meeting: Meeting, monkeypatch:
     monkeypatch.setattr(infrastructure_manager, "UNSEEN", 0)
     assert "has not seen its pod for 0 s. Next: look for the quota" in meeting.site.look(OURS, MADE).reason
     monkeypatch.setattr(infrastructure_manager, "UNSEEN", 2)
-    meeting.server.told = {"state": [state("unknown"), state("pending"), state("unknown")]}
+    nothing = [(200, {"contmsg": ""})]
+    meeting.server.told = {"state": [state("unknown"), state("pending"), state("unknown")], "contmsg": nothing}
     for seconds in (2, 0, 0):
         assert meeting.site.look(OURS, MADE) == Look(State.PENDING)
         time.sleep(seconds)
@@ -258,7 +259,10 @@ def test_what_somebody_says_of_the_address_is_kept(meeting: Meeting, monkeypatch
     ],
 )
 def test_the_output_says_where_the_ingress_listens(meeting: Meeting, said: str, ingress: Ingress, told: str) -> None:
-    meeting.server.told = {"state": [state("configured")], "outputs": [(200, {"outputs": {"endpoint": said}})]}
+    meeting.server.told = {
+        "state": [state("configured")], "outputs": [(200, {"outputs": {"endpoint": said}})],
+        "contmsg": [(200, {"contmsg": ""})],
+    }  # fmt: skip
     assert site(meeting.server, meeting.authority, ingress=ingress).look(OURS, MADE).outputs == {"endpoint": told}
 
 

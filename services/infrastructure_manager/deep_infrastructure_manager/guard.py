@@ -205,6 +205,8 @@ def say_why_containers_do_not_run() -> None:
     launch, ask = KubernetesCloudConnector.launch, KubernetesCloudConnector._get_pod
 
     def remembering(self: KubernetesCloudConnector, *what: Any) -> list[tuple[bool, Any]]:
+        # Of this try alone: what an earlier one could not make may be there now.
+        self.error_messages = ""
         made: list[tuple[bool, Any]] = launch(self, *what)
         for launched, vm in made:
             if launched:
@@ -239,4 +241,7 @@ def why_not_running(status: dict[str, Any]) -> str:
 
 def _in_a_line(said: dict[str, Any], otherwise: str = "no more is said") -> str:
     words = " ".join(str(said.get("message") or otherwise).split())
-    return f"{said.get('reason', 'Unknown')}: {words}"[:LONGEST_REASON]
+    if len(words) > LONGEST_REASON:
+        # What it comes to is at the end.
+        words = f"{words[: LONGEST_REASON // 2]} ... {words[-LONGEST_REASON // 2 :]}"
+    return f"{said.get('reason', 'Unknown')}: {words}"

@@ -59,7 +59,7 @@ STUCK = {
 # An image may come late, but not where its registry says this of it; the words are containerd's.
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff"}
 NEVER = re.compile(
-    r"not found|manifest unknown|denied|unauthorized|forbidden|authorization failed|no match for platform|x509:"
+    r"not ?found|manifest unknown|denied|unauthorized|forbidden|authorization failed|no match for platform|x509:"
     r"|no such host",
     re.IGNORECASE,
 )
@@ -187,7 +187,9 @@ class InfrastructureManager:
             return self._out_of_sight(infrastructure)
         self._unseen.pop(infrastructure, None)
         if state in {"pending", "running", "configured"}:
-            messages = self._messages(deployment, infrastructure)
+            answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
+            self._check(answer)
+            messages = str(answer.json()["contmsg"])
             if NOT_MADE.search(messages):
                 return Look(State.FAILED, f"a part of it was not made: {in_words(messages)}")
             waits = waiting(messages)
@@ -246,7 +248,7 @@ class InfrastructureManager:
         }
         if any(value is None for value in outputs.values()):
             return Look(State.PENDING)
-        if any(str(value).startswith("http://") for value in outputs.values()):
+        if outputs and not any(str(value).startswith("https://") for value in outputs.values()):
             text = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
             self._check(text)
             if "endpoint: https://" in text.json()["tosca"]:
@@ -297,12 +299,9 @@ class InfrastructureManager:
 
     def _said(self, deployment: str, infrastructure: str) -> str:
         """What the Infrastructure Manager has noted of a failure, in a line."""
-        said = self._messages(deployment, infrastructure)
-        return in_words("\n".join(line for line in said.splitlines() if not SAYS_NOTHING.match(line)))
-
-    def _messages(self, deployment: str, infrastructure: str) -> str:
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
-        return str(answer.json()["contmsg"]) if answer.is_success else ""
+        said = str(answer.json()["contmsg"]) if answer.is_success else ""
+        return in_words("\n".join(line for line in said.splitlines() if not SAYS_NOTHING.match(line)))
 
     def _ask(
         self, deployment: str, method: str, path: str, *, content: str = "", json: Any = None, seconds: float = ASK

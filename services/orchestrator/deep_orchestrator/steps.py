@@ -152,6 +152,8 @@ class Steps:
         said = f": {seen.reason}" if seen.reason else ""
         stuck = self._stuck.get(infrastructure, time.time())
         if time.time() - stuck > self._limits.stuck:
+            # A change may put it right, and has its own time.
+            self._stuck.pop(infrastructure, None)
             reason = f"it does not get on, for {self._limits.stuck:g} s{said}"
             return Seen(progress=Progress.FAILED, reason=reason, outputs={}, since=since)
         return self._in_time(since, self._limits.attempt, "not ready", said)

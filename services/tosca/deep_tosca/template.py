@@ -108,8 +108,8 @@ def needs(template: Template, parameters: Mapping[str, Any]) -> Needs:
 
 
 def published(template: Template) -> set[str]:
-    """Names of the inputs that say under which address a port is published."""
-    ports = [port for node in template.nodes.values() for port in _ports(node)]
+    """Names of the inputs that say where the first port of a container is published: others get no name."""
+    ports = [port for node in template.nodes.values() for port in _ports(node)[:1]]
     endpoints = [port.get("endpoint") for port in ports if isinstance(port, dict)]
     names = [value["get_input"] for value in endpoints if isinstance(value, dict) and set(value) == {"get_input"}]
     return {name for name in names if isinstance(name, str)}
