@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 REPORTS := reports
-PYTHON_CODE := testbed plugins services tools benchmarks tests
+PYTHON_CODE := testbed sqa plugins services tools benchmarks tests
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
 # These look at the whole machine before and after; the other live tests raise testbeds beside each other.
 ALONE := tests/artifacts tests/nodes tests/e2e/test_testbed.py
