@@ -266,7 +266,7 @@ def test_the_output_says_where_the_ingress_listens(meeting: Meeting, said: str, 
     assert site(meeting.server, meeting.authority, ingress=ingress).look(OURS, MADE).outputs == {"endpoint": told}
 
 
-@pytest.mark.parametrize("there", [{"endpoint": HERE}, {}])
+@pytest.mark.parametrize("there", [{"endpoint": HERE}, {"endpoint": "https://before.deep.old.test"}, {}])
 def test_what_is_changed_stays_where_it_is_published(meeting: Meeting, there: dict[str, str]) -> None:
     behind = site(meeting.server, meeting.authority, ingress=PUBLISHED)
     text = tosca.render(tosca.read(TEMPLATE), {"image": "a/b:1", **there}, f"deep-{OURS}", f"deep-{OURS}@local")

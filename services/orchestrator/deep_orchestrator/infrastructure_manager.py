@@ -34,6 +34,7 @@ MOST_NAMES = 20_000
 HTTPS = 443
 # The input of a template that says where its port is published.
 ENDPOINT = "endpoint"
+AT = re.compile(rf"\b{ENDPOINT}: (https://\S+)")
 ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]+):(?P<port>\d+)")
 # What is said of tokens that are not taken; with which status is a matter of what was asked.
 UNKNOWN_PERSON = re.compile(r"Invalid InfrastructureManager credentials|decode OIDC auth token")
@@ -161,9 +162,10 @@ class InfrastructureManager:
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
         self._check(answer)
         there = answer.json()["tosca"]
-        published = self._published(deployment, template, parameters)
-        # What was made before the site had an ingress stays where it is.
-        given = published if str(published.get(ENDPOINT, "")) in there else parameters
+        given = parameters
+        if takes_an_address(template, parameters):
+            # It stays where it is, whatever the site has for new ones by now.
+            given = {**parameters, ENDPOINT: published_at(there)}
         changed = differences(unchangeable(there), unchangeable(self._rendered(deployment, template, given)))
         if changed:
             raise SiteError(
@@ -216,13 +218,7 @@ class InfrastructureManager:
 
         It is worked out from the deployment each time, and kept nowhere.
         """
-        if not self._ingress.domain or ENDPOINT in parameters:
-            return parameters
-        try:
-            wanted = ENDPOINT in tosca.published(tosca.read(template))
-        except TemplateError as error:
-            raise SiteError(str(error)) from None
-        if not wanted:
+        if not self._ingress.domain or not takes_an_address(template, parameters):
             return parameters
         namespace = self._credentials(deployment).namespace
         return {**parameters, ENDPOINT: self._ingress.address(deployment, namespace)}
@@ -357,6 +353,20 @@ class InfrastructureManager:
                 f"the Infrastructure Manager refuses: {in_words(said)}. Next: ask the site whether it is open"
             )
         raise SiteError(in_words(said) or f"the Infrastructure Manager answers with HTTP status {answer.status_code}")
+
+
+def takes_an_address(template: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether an input says where a port is published and the order does not; raises SiteError for a wrong template."""
+    try:
+        return ENDPOINT not in parameters and ENDPOINT in tosca.published(tosca.read(template))
+    except TemplateError as error:
+        raise SiteError(str(error)) from None
+
+
+def published_at(text: str) -> str:
+    """Where a rendered template publishes its port; empty where that is a port of the node."""
+    found = AT.search(text)
+    return found[1] if found else ""
 
 
 def identifier_of(uri: str) -> str:
