@@ -115,8 +115,9 @@ def copied(thing: dict[str, Any]) -> dict[str, Any]:
     """One object under another name, without what the cluster has written into it."""
     metadata = {key: value for key, value in thing["metadata"].items() if key not in OWN_METADATA}
     spec = {key: value for key, value in thing["spec"].items() if key not in {"clusterIP", "clusterIPs"}}
-    for port in spec.get("ports", []):
-        port.pop("nodePort", None)
+    if thing["kind"] == "Service":
+        # Without the ingress, a port of the node is how it is asked.
+        spec["type"] = "NodePort"
     text = json.dumps({**thing, "metadata": metadata, "spec": spec})
     return {key: value for key, value in json.loads(text.replace(metadata["name"], COPY)).items() if key != "status"}
 

@@ -178,6 +178,8 @@ def test_with_tls_the_output_is_https(place: Place, site: InfrastructureManager,
     made = site.create(deployment, text(), {"image": IMAGE, "endpoint": "https://digits.deep.test"})
     (ingress,) = place.get("networking.k8s.io/v1/ingresses")
     assert ingress["spec"]["tls"][0]["hosts"] == ["digits.deep.test"]
+    # No port of the nodes beside it, which would have no TLS.
+    assert [service["spec"]["type"] for service in place.get(SERVICES)] == ["ClusterIP"]
     assert run(place, site, deployment, made).outputs == {"endpoint": "https://digits.deep.test/"}
     site.remove(deployment, made)
 

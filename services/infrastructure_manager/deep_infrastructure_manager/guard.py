@@ -10,6 +10,7 @@
 - Kubernetes writes memory in bytes without a unit, which IM takes for an error at each look at a container.
 - Why a container of Kubernetes does not run is not told: it is pending, for ever.
 - What Kubernetes says against a container's service or ingress is in the log alone.
+- What an ingress publishes with TLS answers without it on a port of every node as well.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def apply(settings: Settings) -> None:
     forget_what_is_destroyed()
     read_plain_bytes()
     say_why_containers_do_not_run()
+    publish_once()
 
 
 def verify_the_issuer() -> None:
@@ -245,3 +247,23 @@ def _in_a_line(said: dict[str, Any], otherwise: str = "no more is said") -> str:
         # What it comes to is at the end.
         words = f"{words[: LONGEST_REASON // 2]} ... {words[-LONGEST_REASON // 2 :]}"
     return f"{said.get('reason', 'Unknown')}: {words}"
+
+
+def publish_once() -> None:
+    """Give a container no port of the nodes where the one port that it publishes has a name at the ingress."""
+    make = KubernetesCloudConnector.create_service_data
+
+    def through_the_ingress(  # pylint: disable=too-many-arguments,too-many-positional-arguments # as IM calls it
+        self: KubernetesCloudConnector,
+        namespace: str,
+        name: str,
+        ports: Any,
+        public: Any,
+        auth: Any,
+        vm: VirtualMachine,
+    ) -> None:
+        system = vm.info.systems[0]
+        named = system.getValue("net_interface.0.dns_name") or system.getValue("net_interface.0.dns.0.name")
+        make(self, namespace, name, ports, None if named and len(ports) == 1 else public, auth, vm)
+
+    KubernetesCloudConnector.create_service_data = through_the_ingress
