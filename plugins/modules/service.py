@@ -157,7 +157,8 @@ def plan(properties: dict[str, str], params: dict[str, Any], start: float) -> tu
     enabled = properties.get("UnitFileState") in ("enabled", "static", "alias", "indirect", "generated")
     if params["state"] == "stopped":
         actions += ["disable"] if properties.get("UnitFileState") == "enabled" else []
-        actions += ["stop"] if active else []
+        # One that is being started again and again is not active.
+        actions += ["stop"] if properties.get("ActiveState") not in ("inactive", "failed") else []
         return ([] if not exists else actions), reason
     if not enabled:
         actions.append("enable")

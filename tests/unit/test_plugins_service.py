@@ -73,6 +73,7 @@ def test_stopping() -> None:
     assert actions(RUNNING, state="stopped") == ["disable", "stop"]
     assert actions({**RUNNING, "ActiveState": "inactive", "UnitFileState": "disabled"}, state="stopped") == []
     assert actions(NEW, state="stopped") == []
+    assert actions({**RUNNING, "ActiveState": "activating"}, state="stopped") == ["disable", "stop"]
 
 
 def test_the_start_in_wall_clock_time() -> None:

@@ -59,6 +59,7 @@ def inventory(tmp_path: Path) -> Path:
         "kubernetes_control_plane": {"hosts": {"node1": {}}},
         "pki": {"hosts": {"node1": {}}},
         "registry": {"hosts": {"node1": {}}},
+        "oidc_proxy": {"hosts": {"node1": {}}},
         "kubernetes_node": {"hosts": {"node2": {}}},
     }
     hosts = {"node1": {"ansible_host": "192.0.2.11"}, "node2": {"ansible_host": "192.0.2.12"}}
@@ -156,7 +157,8 @@ def test_a_site_that_cannot_be_published_is_refused(
         ("node1", listening(443, "skipper"), {}, ""),
         ("node1", None, {"site_organisations": []}, "nobody may publish anything"),
         ("node1", None, {"modules_domain": "*.x"}, "nothing can be published under this domain (found '*.x'"),
-        ("node1", None, {"iam_host": "node1", "iam_endpoint": "i.test:443"}, "the IAM listens on the same port"),
+        ("node1", None, {"iam_host": "node1", "iam_endpoint": "i.test:443"}, "login page listens on the same port"),
+        ("node1", None, {"oidc_proxy_sites": [{"name": "a", "port": 443}]}, "login page listens on the same port"),
         ("node1", None, {"iam_host": "node2", "iam_endpoint": "i.test:443"}, ""),
     ],
 )
