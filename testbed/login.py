@@ -81,7 +81,7 @@ class Place:
         raise DeepError(
             f"{name} of the site is not on this machine",
             found=f"no {file}",
-            needed="the authority's certificate, which is no secret",
+            needed="a copy of it, which is no secret",
             next_step=f"deep site deploy {self}, or get the file from the site's administrator",
         )
 

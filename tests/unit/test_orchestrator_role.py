@@ -79,6 +79,10 @@ def test_its_own_site_is_where_it_deploys(inventory: list[Path], tmp_path: Path)
     assert found.ingress_domain == ""
     hosts["children"]["kubernetes_ingress"] = {"hosts": {"node1": {}}}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": hosts}))
+    brought = {"infrastructure_manager": {"certificate": "a", "key": "b"}}
+    own = written(inventory, site_certificates=brought).sites["local"]
+    assert isinstance(own, InfrastructureManager)
+    assert str(own.authority) == "/etc/ssl/certs/ca-certificates.crt"
     found = written(inventory, iam_backend="indigo_iam").sites["local"]
     assert isinstance(found, InfrastructureManager)
     assert (found.ingress_domain, found.ingress_port) == ("{namespace}.modules.deep.test", 8445)
