@@ -1,8 +1,8 @@
 """Measure modules at a site: what docs/performance.md says of deploying one, and of asking it.
 
-On a testbed of its own, or on one that is up. The same pod is deployed by the
-orchestrator and by kubectl, in turns, with its image on the node; then it is asked for predictions at its own address
-and through the site's ingress, from the network of the node it runs on.
+On a testbed of its own, or on one that is up. The same pod is deployed by the orchestrator and by kubectl, in turns,
+with its image on the node; then it is asked for predictions at its own address and through the site's ingress, from the
+network of the node it runs on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from benchmarks.identity import Load, Prepare, Request, in_turns
-from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, table, timed, write
+from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table, timed
 from testbed import engine, modules, sites, testbed
 from testbed.at_address import AtAddress
 from testbed.login import SITE_CA, Place
@@ -61,9 +61,7 @@ def place(name: str | None) -> Iterator[Place]:
     """The testbed ``name``, or one of its own; a member is logged in there."""
     own = name or NAME
     if name is None:
-        command(
-            BIN / "deep", "testbed", "up", f"--name={own}", "--until=deploy", "--set=registry_more_images=[modules]"
-        )
+        command(BIN / "deep", "testbed", "up", f"--name={own}", "--until=deploy")
     try:
         command(BIN / "deep", "login", sites.TESTBED_SITE, f"--name={own}", "--as=member")
         yield Place(sites.TESTBED_SITE, own)
@@ -241,8 +239,7 @@ def main() -> None:
         found = Found(*deployments(at), predictions(at))
     print(json.dumps({"part": PART, **asdict(found)}), flush=True)
     if options.write:
-        page = write(PAGE.read_text(encoding="utf-8"), PART, render(found, (time.monotonic() - begin) / 60))
-        PAGE.write_text(page, encoding="utf-8")
+        record(PART, render(found, (time.monotonic() - begin) / 60))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.testbed import PAGE, ROOT, machine, table, write
+from benchmarks.testbed import PAGE, ROOT, machine, record, table
 from tests.services.signing_issuer import SigningIssuer
 from tests.unit.login_issuer import Authority, serving
 
@@ -191,8 +191,7 @@ def main() -> None:
     found = measure()
     print(json.dumps({"part": PART, **asdict(found)}), flush=True)
     if options.write:
-        page = write(PAGE.read_text(encoding="utf-8"), PART, render(found, (time.monotonic() - begin) / 60))
-        PAGE.write_text(page, encoding="utf-8")
+        record(PART, render(found, (time.monotonic() - begin) / 60))
 
 
 if __name__ == "__main__":

@@ -539,6 +539,11 @@ def write(page: str, part: str, measured: str) -> str:
     return f"{before}{begin}{measured}\n{end}{after}"
 
 
+def record(part: str, measured: str) -> None:
+    """Write what was measured of one part into the page."""
+    PAGE.write_text(write(PAGE.read_text(encoding="utf-8"), part, measured), encoding="utf-8")
+
+
 PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "layer": lambda report, options: kubernetes_layer(report, options.repeats),
     "second": lambda report, options: second_run(report, options.repeats),
@@ -567,7 +572,7 @@ def main() -> None:
         report.minutes = timed(partial(PARTS[part], report, options)) / 60
         print(json.dumps({"part": part, **asdict(report)}), flush=True)
         if options.write:
-            PAGE.write_text(write(PAGE.read_text(encoding="utf-8"), part, render(report)), encoding="utf-8")
+            record(part, render(report))
 
 
 if __name__ == "__main__":

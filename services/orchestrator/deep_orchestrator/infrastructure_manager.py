@@ -188,16 +188,17 @@ class InfrastructureManager:
         if state == "unknown":
             return self._out_of_sight(infrastructure)
         self._unseen.pop(infrastructure, None)
-        if state in {"pending", "running", "configured"}:
-            answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
-            self._check(answer)
-            messages = str(answer.json()["contmsg"])
-            if NOT_MADE.search(messages):
-                return Look(State.FAILED, f"a part of it was not made: {in_words(messages)}")
-            waits = waiting(messages)
-            ready = state == "configured" and not waits.reason
-            return self._ready(deployment, infrastructure) if ready else waits
-        return self._failed(deployment, infrastructure, WENT.get(state, f"it is in a state that is not known: {state}"))
+        answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
+        messages = str(answer.json()["contmsg"]) if answer.is_success else ""
+        if state not in {"pending", "running", "configured"}:
+            return failed(WENT.get(state, f"it is in a state that is not known: {state}"), messages)
+        # Here it decides.
+        self._check(answer)
+        if NOT_MADE.search(messages):
+            return failed("a part of it was not made", messages)
+        waits = waiting(messages)
+        ready = state == "configured" and not waits.reason
+        return self._ready(deployment, infrastructure, messages) if ready else waits
 
     def remove(self, deployment: str, infrastructure: str) -> None:
         """Have it removed; the Infrastructure Manager answers when Kubernetes has taken that."""
@@ -233,7 +234,7 @@ class InfrastructureManager:
             " namespace and for the site's Kubernetes",
         )
 
-    def _ready(self, deployment: str, infrastructure: str) -> Look:
+    def _ready(self, deployment: str, infrastructure: str, messages: str) -> Look:
         answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/outputs")
         if answer.status_code == httpx.codes.FORBIDDEN:
             return Look(State.FAILED, "the Infrastructure Manager was ended before it had noted the outputs")
@@ -248,18 +249,11 @@ class InfrastructureManager:
             text = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/tosca")
             self._check(text)
             if "endpoint: https://" in text.json()["tosca"]:
-                reason = "its ingress was not made, and without it there is no TLS"
-                return self._failed(deployment, infrastructure, reason)
+                return failed("its ingress was not made, and without it there is no TLS", messages)
         unpublished = [name for name, value in outputs.items() if str(value).endswith(":0")]
         if unpublished:
-            reason = f"its service was not made, without which it has no {', '.join(unpublished)}"
-            return self._failed(deployment, infrastructure, reason)
+            return failed(f"its service was not made, without which it has no {', '.join(unpublished)}", messages)
         return Look(State.READY, outputs=outputs)
-
-    def _failed(self, deployment: str, infrastructure: str, reason: str) -> Look:
-        """What went wrong, and what the Infrastructure Manager has noted of it."""
-        said = self._said(deployment, infrastructure)
-        return Look(State.FAILED, f"{reason}: {said}" if said else reason)
 
     def _listed(self, deployment: str) -> list[str]:
         answer = self._ask(deployment, "GET", "/infrastructures")
@@ -292,12 +286,6 @@ class InfrastructureManager:
                 f"there is no container to change (found {len(numbers)}, needed 1). Next: delete the deployment"
             )
         return str(numbers[0])
-
-    def _said(self, deployment: str, infrastructure: str) -> str:
-        """What the Infrastructure Manager has noted of a failure, in a line."""
-        answer = self._ask(deployment, "GET", f"/infrastructures/{infrastructure}/contmsg")
-        said = str(answer.json()["contmsg"]) if answer.is_success else ""
-        return in_words("\n".join(line for line in said.splitlines() if not SAYS_NOTHING.match(line)))
 
     def _ask(
         self, deployment: str, method: str, path: str, *, content: str = "", json: Any = None, seconds: float = ASK
@@ -384,6 +372,12 @@ def message(answer: httpx.Response) -> str:
     except ValueError:
         return answer.text
     return str(said.get("message") or said.get("detail") or said) if isinstance(said, dict) else str(said)
+
+
+def failed(reason: str, messages: str) -> Look:
+    """What went wrong, and what the Infrastructure Manager has noted of it, in a line."""
+    said = in_words("\n".join(line for line in messages.splitlines() if not SAYS_NOTHING.match(line)))
+    return Look(State.FAILED, f"{reason}: {said}" if said else reason)
 
 
 def waiting(messages: str) -> Look:
