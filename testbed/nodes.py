@@ -321,10 +321,10 @@ def execute(container: Container, command: Sequence[str]) -> tuple[int, str]:
 
 
 def _ready(container: Container) -> str:
-    """What a node says of itself, or why it says nothing: Docker fails at that for a moment at times."""
+    """What a node says of itself, or why it says nothing: Docker loses an answer or its first lines at times."""
     status, said = execute(container, [READY])
     for _ in range(READY_TRIES):
-        if status == 0 and said:
+        if status == 0 and said.startswith("state ") and said.endswith("end\n"):
             break
         time.sleep(1)
         status, said = execute(container, [READY])

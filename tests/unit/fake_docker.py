@@ -12,7 +12,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
 
-READY_ANSWER = b"state running\nkey ssh-ed25519 AAAAKEY root@x\n"
+READY_ANSWER = b"state running\nkey ssh-ed25519 AAAAKEY root@x\nend\n"
 
 
 def api_error(status: int, explanation: str) -> APIError:

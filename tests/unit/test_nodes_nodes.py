@@ -170,7 +170,9 @@ def test_a_node_that_does_not_boot_shows_its_last_words(client: Any) -> None:
     assert (refused.value.host, refused.value.found, refused.value.exit_code) == ("node1", "exited", 1)
 
 
-@pytest.mark.parametrize("lost", [(126, b"OCI runtime exec failed"), (0, b"")])
+@pytest.mark.parametrize(
+    "lost", [(126, b"OCI runtime exec failed"), (0, b""), (0, b"key ssh-ed25519 K\nend\n"), (0, b"state running\n")]
+)
 def test_a_node_in_which_nothing_can_be_run_is_asked_again(
     client: Any, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, bytes]
 ) -> None:
@@ -187,7 +189,7 @@ def test_a_node_in_which_nothing_can_be_run_is_asked_again(
 
 
 def test_failed_units_are_reported_and_do_not_stop_the_node(client: Any) -> None:
-    client.ready = b"state degraded\nkey ssh-ed25519 K\nfailed cron.service\nfailed x.mount\n"
+    client.ready = b"state degraded\nkey ssh-ed25519 K\nfailed cron.service\nfailed x.mount\nend\n"
     state = raise_nodes(client)[0]
     assert (state.system, state.failed_units) == ("degraded", ("cron.service", "x.mount"))
 

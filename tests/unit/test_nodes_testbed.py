@@ -336,7 +336,7 @@ def test_status_is_not_ok_when_a_node_is_down_or_degraded(world: World) -> None:
     assert [node["status"] for node in found["nodes"]] == ["running", "exited"]
     world.docker.all_containers["deep-local-node2"].start()
     assert testbed.status("local")["ok"]
-    world.docker.ready = b"state degraded\nkey ssh-ed25519 K\nfailed x.service\n"
+    world.docker.ready = b"state degraded\nkey ssh-ed25519 K\nfailed x.service\nend\n"
     assert not testbed.status("local")["ok"]
 
 
