@@ -22,6 +22,7 @@ ROOMS = {
     "modules": "Pick a module, run it at a site, ask it for a prediction.",
     "site": "Check, deploy and verify the sites of inventories/.",
     "artifacts": "Build, check and serve what is deployed.",
+    "sqa": "Hold a repository against published quality standards.",
 }
 
 

@@ -1,0 +1,98 @@
+"""What people attest: one file per criterion with a statement and an expiry, signed with an SSH key.
+
+``CRITERION.yml`` is the statement, ``CRITERION.yml.sig`` its signature as ``ssh-keygen -Y sign -n deep-sqa`` makes it,
+and who may sign stands in the repository's file of signers (ALLOWED SIGNERS in ssh-keygen(1)).
+"""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from sqa.settings import Settings, Strict
+from testbed.errors import DeepError
+from testbed.files import write_atomic
+
+NAMESPACE = "deep-sqa"
+
+
+class Attestation(Strict):
+    """Somebody's word that a criterion is met: what was seen, by which signer, and until when it counts."""
+
+    criterion: str
+    statement: Annotated[str, Field(min_length=30)]
+    signer: Annotated[str, Field(pattern=r"^[^\s,*?!]+$")]
+    date: datetime.date
+    expires: datetime.date
+
+
+def load(root: Path, settings: Settings) -> dict[str, Attestation]:
+    """Every attestation of the repository by its criterion, each with a signature that holds.
+
+    Raises ``DeepError`` for one that is malformed, not signed, changed since, or signed by somebody who may not.
+    """
+    found = {}
+    for path in sorted((root / settings.attestations).glob("*.yml")):
+        one = _read(path)
+        if path.stem != one.criterion:
+            raise DeepError(f"{path}: is about another criterion", found=one.criterion, needed=path.stem)
+        _verify(path, one, root / settings.signers)
+        found[one.criterion] = one
+    return found
+
+
+def write(root: Path, settings: Settings, made: Attestation, key: Path) -> Path:
+    """Write and sign an attestation with the private ``key``; nothing is kept where that fails.
+
+    Raises ``DeepError`` where the key cannot sign or its owner may not.
+    """
+    path = root / settings.attestations / f"{made.criterion}.yml"
+    write_atomic(path, yaml.safe_dump(made.model_dump(), sort_keys=False, allow_unicode=True, width=120))
+    try:
+        _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)], "the key does not sign", str(key))
+        _verify(path, made, root / settings.signers)
+    except DeepError:
+        path.unlink()
+        _signature(path).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _read(path: Path) -> Attestation:
+    try:
+        return Attestation.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as wrong:
+        raise DeepError(f"{path}: not an attestation: {wrong}", next_step="make it anew: deep sqa attest") from wrong
+
+
+def _verify(path: Path, one: Attestation, signers: Path) -> None:
+    if not _signature(path).is_file():
+        raise DeepError(f"{path}: not signed", needed=f"{_signature(path).name}", next_step="deep sqa attest")
+    _ssh_keygen(
+        ["-Y", "verify", "-f", str(signers), "-I", one.signer, "-n", NAMESPACE, "-s", str(_signature(path))],
+        f"{path}: the signature does not hold", one.signer, path,
+    )  # fmt: skip
+
+
+def _signature(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sig")
+
+
+def _ssh_keygen(arguments: list[str], wrong: str, found: str, read: Path | None = None) -> None:
+    try:
+        done = subprocess.run(
+            ["ssh-keygen", *arguments], input=read.read_bytes() if read else b"", capture_output=True, check=False
+        )
+    except FileNotFoundError as missing:
+        raise DeepError("ssh-keygen is not installed", next_step="install openssh-client") from missing
+    if done.returncode:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()[-300:]
+        raise DeepError(
+            wrong, found=f"{found}: {said}", needed="a key that the file of signers names",
+            next_step="add its owner there by a reviewed change, or attest anew: deep sqa attest",
+        )  # fmt: skip

@@ -1,0 +1,186 @@
+"""The contract of a check: what it declares, what it is given to look at, and what it reports.
+
+A check is a module of ``sqa/checks`` (or of a repository's own folder, see ``sqa.yml``) with one ``CHECK``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sqa.model import Finding
+from sqa.tree import Tree
+
+TIMEOUT = 900.0
+LONGEST_OUTPUT = 256 << 20  # bytes; a tool that says more has run wild
+
+
+class InconclusiveError(Exception):
+    """The check cannot say whether the tree is as it should be; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Two small trees by which an adapter shows that it works: file name to text.
+
+    In ``bad`` it has to find ``rule``, in ``good`` nothing, having looked at a file of each. ``prepare`` makes of the
+    folder what files alone are not (a history, permissions).
+    """
+
+    rule: str
+    bad: Mapping[str, str]
+    good: Mapping[str, str]
+    prepare: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check saw. ``examined``: the files that the tool itself says it has looked at."""
+
+    findings: Iterable[Finding] = ()
+    examined: Iterable[str] = ()
+    work: Mapping[str, str | int] = field(default_factory=dict)
+    rules: Iterable[str] = ()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a program said and how it ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Standard output as JSON; raises ``InconclusiveError`` where it is none."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError as broken:
+            raise InconclusiveError(
+                f"no JSON came back ({broken}): {(self.stdout or self.stderr).strip()[:300]}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a check is given: a copy of the files that it declares, and its tool.
+
+    ``root``: a folder with these files alone, so that nothing else decides on a result and nothing written reaches the
+    repository. ``files``: those to examine, relative to it. ``tree``: the repository itself, for checks of its history
+    or of the whole of it. ``settings``: the check's part of ``sqa.yml``. ``programs``: where the tool's programs are.
+    ``scratch``: a folder that outlives the run, for a tool's own cache.
+    """
+
+    check: str
+    root: Path
+    files: tuple[str, ...]
+    tree: Tree
+    settings: Mapping[str, Any]
+    programs: Path | None
+    scratch: Path
+    network: bool = False
+    timeout: float = TIMEOUT
+
+    def run(self, program: str, *arguments: str, statuses: Sequence[int] = (0,), **environment: str) -> Said:
+        """Run a program of the tool, or of the system, in ``root``.
+
+        Raises ``InconclusiveError`` where it is missing, takes too long, says too much, is killed, or ends with another
+        status than ``statuses``.
+        """
+        found = shutil.which(program, path=str(self.programs)) if self.programs else shutil.which(program)
+        if not found:
+            raise InconclusiveError(f"{program} is not installed; next: deep sqa tools --install")
+        said = self._finish(program, [found, *arguments], {**self._environment(), **environment})
+        if said.status not in statuses:
+            last = " ".join((said.stderr.strip() or said.stdout.strip()).splitlines()[-3:])[-600:]
+            killed = said.status < 0
+            how = f"was killed by {signal.Signals(-said.status).name}" if killed else f"ended with {said.status}"
+            raise InconclusiveError(f"{program} {how}: {last}")
+        return said
+
+    def finding(self, path: str, line: int | None, rule: str, message: str, severity: str = "error") -> Finding:
+        """A finding of this check; ``path`` may be absolute, in ``root``."""
+        name = os.path.relpath(path, self.root) if os.path.isabs(path) else path.removeprefix("./")  # noqa: PTH117
+        return Finding(name, line or 0, self.check, rule, " ".join(message.split()), severity)
+
+    def text(self, name: str) -> str:
+        """The text of a file; bytes that are not UTF-8 are replaced."""
+        return (self.root / name).read_text(encoding="utf-8", errors="replace")
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join([*([str(self.programs)] if self.programs else []), "/usr/local/bin", "/usr/bin", "/bin"])
+        own = {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        if self.network:
+            return {**os.environ, **own}
+        return {**own, "HOME": str(self.scratch), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+
+    def _finish(self, program: str, argv: list[str], environment: dict[str, str]) -> Said:
+        out, err = (self.scratch / f"{self.root.name}.{name}" for name in ("stdout", "stderr"))
+        try:
+            with (
+                out.open("wb") as stdout,
+                err.open("wb") as stderr,
+                subprocess.Popen(
+                    argv, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+                    start_new_session=True,
+                ) as process,
+            ):  # fmt: skip
+                status = self._wait(program, process)
+            if max(out.stat().st_size, err.stat().st_size) > LONGEST_OUTPUT:
+                raise InconclusiveError(f"{program} said more than {LONGEST_OUTPUT >> 20} MiB")
+            return Said(status, *(path.read_text(encoding="utf-8", errors="replace") for path in (out, err)))
+        finally:
+            out.unlink(missing_ok=True)
+            err.unlink(missing_ok=True)
+
+    def _wait(self, program: str, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            raise InconclusiveError(f"{program} did not end within {self.timeout:.0f} s") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+Related = Callable[[Tree, str], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check declares.
+
+    ``files``: patterns of what it examines. ``tool``: its environment, a file ``sqa/tools/TOOL.txt``.
+    ``configuration``: patterns of files that decide on its result. ``scope``: ``file`` where each file's result depends
+    on that file, on the configuration and on ``related`` files alone; ``tree`` where it takes all of them together.
+    ``support``: patterns of files that the tool needs beside those it examines. ``network``: it asks others, so its
+    result is never remembered. ``of_repository``: it looks at the repository itself, not at a copy of files. ``split``:
+    worth several processes. ``seconds``: about how long it takes, as long as nothing is known of it here.
+    ``leaves``: patterns of what the tool leaves behind beside the files, and that decides on nothing.
+    ``criteria``: those that it judges beside the ones that name it.
+    """
+
+    name: str
+    title: str
+    inspect: Callable[[Look], Report]
+    files: tuple[str, ...]
+    canary: Canary
+    tool: str | None = None
+    configuration: tuple[str, ...] = ()
+    support: tuple[str, ...] = ()
+    scope: Literal["file", "tree"] = "tree"
+    related: Related | None = None
+    network: bool = False
+    of_repository: bool = False
+    split: bool = False
+    seconds: float = 5.0
+    timeout: float = TIMEOUT
+    leaves: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()

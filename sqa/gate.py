@@ -1,0 +1,153 @@
+"""What ``deep sqa`` does: put settings, checks, runner and judgement together for one repository."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqa import attestation, baseline, registry, settings, standard
+from sqa.judgement import Judgement, judge
+from sqa.registry import Registered
+from sqa.runner import Progress, Runner
+from sqa.settings import Settings
+from sqa.standard import Criterion, Standard
+from sqa.tree import Tree
+from testbed.errors import DeepError
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository with all that decides on how it is judged."""
+
+    root: Path
+    settings: Settings
+    tree: Tree
+    standards: dict[str, Standard]
+    checks: dict[str, Registered]
+
+    @property
+    def criteria(self) -> list[Criterion]:
+        """Every criterion of its standards, in their order."""
+        return [one for loaded in self.standards.values() for one in loaded.criteria]
+
+
+def top(start: Path) -> Path:
+    """The root of the repository that ``start`` is in: the nearest folder with ``sqa.yml`` or ``.git``, or itself."""
+    if not start.is_dir():
+        raise DeepError("no such folder", found=str(start), next_step="name the root of a repository")
+    for folder in (start, *start.parents):
+        if (folder / settings.NAME).is_file() or (folder / ".git").exists():
+            return folder
+    return start
+
+
+def repository(start: Path) -> Repository:
+    """The repository that ``start`` is in; raises ``DeepError`` for settings or plug-ins that cannot be used."""
+    root = top(start.resolve())
+    found = settings.load(root)
+    checks = registry.load(root / found.plugins if found.plugins else None)
+    unknown = sorted(set(found.checks) - set(checks))
+    if unknown:
+        raise DeepError(
+            f"{root / settings.NAME}: checks: no such check", found=", ".join(unknown),
+            needed=f"some of: {', '.join(checks)}", next_step="correct the file",
+        )  # fmt: skip
+    return Repository(
+        root, found, Tree(root, found.exclude), {name: standard.load(name) for name in found.standards}, checks
+    )
+
+
+def run(
+    repo: Repository,
+    *,
+    criteria: Sequence[str] = (),
+    checks: Sequence[str] = (),
+    changed: str | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+    today: datetime.date | None = None,
+) -> Judgement:
+    """Run the checks that the criteria name (ids or families; all where empty), or ``checks``, and judge.
+
+    ``changed``: only files that differ from where the branch left this base. Raises ``DeepError`` for what is unknown.
+    """
+    only = frozenset(
+        _known(criteria, {one.id for one in repo.criteria} | {one.family for one in repo.criteria}, "criterion")
+    )
+    wanted = _known(checks, set(repo.checks), "check") or _of_criteria(repo, only)
+    files = repo.tree.changed_since(changed) if changed else None
+    runner = Runner(repo.tree, repo.settings, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress)
+    outcomes = runner.run([repo.checks[name] for name in wanted], files)
+    return judge(
+        outcomes,
+        repo.standards,
+        repo.settings,
+        today=today or now().date(),
+        attestations=attestation.load(repo.root, repo.settings),
+        baseline=baseline.load(repo.root / repo.settings.baseline),
+        only=only,
+        partial=bool(checks or changed),
+    )
+
+
+def now() -> datetime.datetime:
+    """The time of a report: that of SOURCE_DATE_EPOCH where it is set, so that a report can be made again."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    if not epoch.isdecimal():
+        raise DeepError("SOURCE_DATE_EPOCH is no number of seconds", found=epoch, next_step="correct or unset it")
+    return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+
+
+def digest(tree: Tree) -> str:
+    """SHA-256 over every file's name and content: what a verdict is about."""
+    total = hashlib.sha256()
+    for name in tree.files:
+        total.update(f"{tree.digest(name)}  {name}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
+    """A run as data: the one thing that every report is made of. It is the same for the same tree and time."""
+    return {
+        "format": 1,
+        "repository": repo.root.name,
+        "created": now().isoformat(),
+        "revision": repo.tree.git("rev-parse", "HEAD", check=False).strip() if repo.tree.versioned else "",
+        "tree": digest(repo.tree),
+        "standards": {name: {"name": one.name, "version": one.version} for name, one in repo.standards.items()},
+        "ok": judged.ok,
+        "gate": judged.gate,
+        "badge": judged.badge,
+        "partial": judged.partial,
+        "obstacles": list(judged.obstacles),
+        "criteria": [one.as_dict() for one in judged.criteria],
+        "checks": [one.as_dict() for one in judged.outcomes],
+        "accepted": dict(sorted(judged.accepted.items())),
+        "waivers": [json.loads(one.model_dump_json()) for one in repo.settings.waivers],
+        "unused_waivers": list(judged.unused),
+    }
+
+
+def _known(names: Sequence[str], known: set[str], what: str) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise DeepError(f"unknown {what}", found=name, needed=f"one of: {', '.join(sorted(known))}")
+    return list(names)
+
+
+def _of_criteria(repo: Repository, only: frozenset[str]) -> list[str]:
+    wanted = [one for one in repo.criteria if not only or one.id in only or one.family in only]
+    applicable = [one for one in wanted if one.id not in repo.settings.not_applicable]
+    named: set[str] = {name for one in applicable for name in one.checks}
+    named |= {
+        one.check.name for one in repo.checks.values() if set(one.check.criteria) & {each.id for each in applicable}
+    }
+    return [name for name in repo.checks if name in named]

@@ -1,0 +1,401 @@
+"""Runs checks side by side, each on a copy of what it declares, and remembers what they found.
+
+A result is remembered by everything that decides on it, so a run with a cold cache and one with a warm one agree. A
+check that only looks at changed files gives for them what it gives in a run over all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqa import tools
+from sqa.cache import Cache
+from sqa.check import Check, InconclusiveError, Look, Report
+from sqa.model import SEVERITIES, Finding, Outcome, Verdict, fingerprinted
+from sqa.registry import Registered
+from sqa.settings import Settings
+from sqa.tree import Tree
+from testbed.errors import DeepError
+from testbed.paths import cache_dir
+
+SMALLEST_PART = 20  # files that are worth a process of their own
+WHOLE = ""  # the key under which a check of scope ``tree`` has its one result
+
+Progress = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check saw of one file, or of the whole tree, as it is remembered."""
+
+    findings: tuple[Finding, ...]
+    examined: tuple[str, ...]
+    work: Mapping[str, str | int]
+    rules: tuple[str, ...]
+
+    def stored(self) -> list[Any]:
+        """As JSON."""
+        rows = [[one.path, one.line, one.rule, one.message, one.severity] for one in self.findings]
+        return [rows, list(self.examined), dict(self.work), list(self.rules)]
+
+    @staticmethod
+    def restored(check: str, stored: list[Any]) -> Result:
+        """From JSON."""
+        rows, examined, work, rules = stored
+        findings = tuple(Finding(path, line, check, rule, text, level) for path, line, rule, text, level in rows)
+        return Result(findings, tuple(examined), work, tuple(rules))
+
+
+@dataclass
+class Plan:
+    """What one check has to do in this run."""
+
+    registered: Registered
+    tree: Tree
+    settings: Settings
+    changed: frozenset[str] | None
+    results: dict[str, Result] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    cached: bool = True
+
+    @property
+    def check(self) -> Check:
+        """The check itself."""
+        return self.registered.check
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """The check's part of ``sqa.yml``."""
+        return self.settings.checks.get(self.check.name, {})
+
+    @cached_property
+    def selected(self) -> tuple[str, ...]:
+        """The files that the check is asked to examine."""
+        return self.tree.matching(self.check.files, self.own.get("exclude", ()))
+
+    @cached_property
+    def restricted(self) -> tuple[str, ...]:
+        """Those of them that this run is about."""
+        return tuple(name for name in self.selected if self.changed is None or name in self.changed)
+
+    @cached_property
+    def beside(self) -> tuple[str, ...]:
+        """Files that the tool needs beside those: its configuration and its support."""
+        patterns = (*self.check.configuration, *self.check.support)
+        return self.tree.matching(patterns) if patterns else ()
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """By file (or ``WHOLE``): the hash of everything that decides on the result."""
+        common = hashlib.sha256(self.registered.identity.encode())
+        common.update(json.dumps(self.own, sort_keys=True, default=str).encode())
+        self._add(common, self.beside)
+        if self.check.scope == "tree":
+            self._add(common, self.selected)
+            return {WHOLE: common.hexdigest()}
+        keys = {}
+        for name in self.restricted:
+            own = common.copy()
+            self._add(own, (name, *self.related(name)))
+            keys[name] = own.hexdigest()
+        return keys
+
+    def related(self, name: str) -> tuple[str, ...]:
+        """Other files that decide on the result of this one."""
+        return tuple(sorted(set(self.check.related(self.tree, name)))) if self.check.related else ()
+
+    def _add(self, digest: Any, names: Iterable[str]) -> None:
+        for name in names:
+            digest.update(f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape"))
+
+    @property
+    def remembered(self) -> bool:
+        """Whether results of this check may be used again."""
+        return not (self.check.network or self.check.of_repository)
+
+    def parts(self, jobs: int) -> list[tuple[str, ...]]:
+        """The files that are still to be examined, in as many parts as are worth a process each."""
+        if self.check.scope == "tree":
+            return [] if self.results else [self.selected]
+        missing = [name for name in self.restricted if name not in self.results]
+        wanted = min(jobs, len(missing) // SMALLEST_PART) if self.check.split else 1
+        # Every nth file: neighbours are alike, so the parts take about as long as each other.
+        return [tuple(missing[start :: max(1, wanted)]) for start in range(max(1, wanted))] if missing else []
+
+    def take(self, part: Sequence[str], report: Report) -> None:
+        """Keep what was seen of ``part``, by file where the check is of that scope."""
+        least = SEVERITIES.index(self.own.get("severity", SEVERITIES[0]))
+        findings = [one for one in report.findings if SEVERITIES.index(one.severity) >= least]
+        examined = set(report.examined) & set(self.selected)
+        if self.check.scope == "tree":
+            self.results[WHOLE] = Result(
+                tuple(sorted(findings)), tuple(sorted(examined)), report.work, tuple(sorted(report.rules))
+            )
+            return
+        stray = [one for one in findings if one.path not in part]
+        if stray:
+            raise InconclusiveError(
+                f"a finding is in none of the files that were examined: {stray[0].path or '(no file)'}"
+            )
+        for name in part:
+            of_file = tuple(sorted(one for one in findings if one.path == name))
+            self.results[name] = Result(of_file, (name,) if name in examined else (), report.work, tuple(report.rules))
+
+    def outcome(self) -> Outcome:
+        """What the check comes to, restricted to the files that this run is about."""
+        tool = self.registered.tool.version if self.registered.tool else ""
+        made = Outcome(
+            self.check.name, Verdict.INCONCLUSIVE, tool, selected=len(self.restricted), reasons=tuple(self.reasons),
+            seconds=self.seconds, cached=self.cached, criteria=self.check.criteria,
+        )  # fmt: skip
+        if not self.restricted and not self.reasons:
+            why = "no file of its kind" if not self.selected else "no file of its kind has changed"
+            return replace(made, verdict=Verdict.NOT_APPLICABLE, reasons=(why,))
+        if self.reasons:
+            return made
+        about = set(self.restricted)
+        findings = [
+            one
+            for result in self.results.values()
+            for one in result.findings
+            if one.path in about or (self.changed is None and one.path == "")
+        ]
+        examined = {name for result in self.results.values() for name in result.examined} & about
+        work: dict[str, str | int] = {}
+        for result in self.results.values():
+            work.update(result.work)
+        rules = frozenset(rule for result in self.results.values() for rule in result.rules)
+        if not examined:
+            return replace(made, reasons=("the tool looked at none of the files it was asked to look at",))
+        return replace(
+            made,
+            verdict=Verdict.FAIL if findings else Verdict.PASS,
+            findings=tuple(fingerprinted(findings, self.tree.line)),
+            examined=len(examined),
+            work=work,
+            rules=rules,
+        )
+
+
+class Runner:
+    """One run over a repository; ``progress(check, what)`` is told when a check begins and ends."""
+
+    def __init__(
+        self, tree: Tree, settings: Settings, *, jobs: int, cache: Cache | None = None, progress: Progress | None = None
+    ) -> None:
+        self.tree = tree
+        self.settings = settings
+        self.jobs = max(1, jobs)
+        self.cache = cache or Cache()
+        self.progress = progress or (lambda _check, _what: None)
+
+    def run(self, checks: Sequence[Registered], changed: frozenset[str] | None = None) -> list[Outcome]:
+        """The outcomes of ``checks``, in their order; of the files ``changed`` alone where they are given."""
+        plans = [Plan(one, self.tree, self.settings, changed) for one in checks]
+        for plan in plans:
+            self._prepare(plan)
+        with self._workplace() as place, ThreadPoolExecutor(self.jobs) as pool:
+            waiting = {pool.submit(self._work, plan, part, place): plan for plan, part in self._ordered(plans)}
+            for done in as_completed(waiting):
+                done.result()
+        self._remember(plans)
+        return [plan.outcome() for plan in plans]
+
+    def _prepare(self, plan: Plan) -> None:
+        """Find what is known already, and what keeps the check from looking at all."""
+        if not plan.restricted:
+            return
+        plan.reasons += _obstacles(self.tree, (*plan.selected, *plan.beside), self.settings.largest_file)
+        if plan.reasons or not plan.remembered:
+            return
+        try:
+            known = self.cache.get(plan.keys.values())
+        except OSError as unreadable:
+            plan.reasons.append(f"{unreadable.filename}: {unreadable.strerror}")
+            return
+        plan.results = {
+            name: Result.restored(plan.check.name, known[key]) for name, key in plan.keys.items() if key in known
+        }
+
+    def _ordered(self, plans: Sequence[Plan]) -> list[tuple[Plan, tuple[str, ...]]]:
+        """Every part that has to be worked on, the longest first."""
+        took = self.cache.get(_took(plan.check) for plan in plans)
+        todo = []
+        for plan in plans:
+            if plan.reasons or not plan.restricted:
+                continue
+            for part in plan.parts(self.jobs):
+                share = len(part) / max(1, len(plan.selected))
+                todo.append((took.get(_took(plan.check), plan.check.seconds) * share, plan, part))
+        todo.sort(key=lambda one: -one[0])
+        return [(plan, part) for _, plan, part in todo]
+
+    def _work(self, plan: Plan, part: tuple[str, ...], place: Path) -> None:
+        began = time.monotonic()
+        plan.cached = False
+        self.progress(plan.check.name, "begins")
+        try:
+            self._equip(plan.registered)
+            self._prove(plan.registered, place)
+            plan.take(part, self._examine(plan, part, place))
+        except InconclusiveError as why:
+            plan.reasons.append(str(why))
+        except DeepError as failed:
+            plan.reasons.append(f"{failed}" + (f"; next: {failed.next_step}" if failed.next_step else ""))
+        except Exception as broken:  # pylint: disable=broad-exception-caught # a defect of an adapter is no pass
+            plan.reasons.append(f"the check itself failed: {type(broken).__name__}: {broken}")
+        plan.seconds += time.monotonic() - began
+        self.progress(plan.check.name, "ends")
+
+    def _equip(self, registered: Registered) -> None:
+        if registered.tool and not registered.tool.installed:
+            self.progress(registered.check.name, "installs")
+            tools.install(registered.tool)
+
+    def _prove(self, registered: Registered, place: Path) -> None:
+        """Let the check find its canary, once per version; raises ``InconclusiveError`` where it does not."""
+        key = hashlib.sha256(f"canary {registered.identity}".encode()).hexdigest()
+        if self.cache.get([key]):
+            return
+        canary = registered.check.canary
+        bad = self._sample(registered, canary.bad, place)
+        if canary.rule not in {one.rule for one in bad.findings}:
+            raise InconclusiveError(
+                f"it does not find {canary.rule} in the sample that has it: it finds nothing to rely on"
+            )
+        good = self._sample(registered, canary.good, place)
+        first = next(iter(good.findings), None)
+        if first is not None:
+            raise InconclusiveError(f"it finds {first.rule} in the sample that has no defect: {first.message}")
+        if not good.examined:
+            raise InconclusiveError("it looked at no file of the sample that has no defect")
+        self.cache.put({key: True})
+
+    def _sample(self, registered: Registered, files: Mapping[str, str], place: Path) -> Report:
+        with _folder(place, registered.check.name) as root:
+            for name, text in files.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_text(text, encoding="utf-8")
+            if registered.check.canary.prepare:
+                registered.check.canary.prepare(root)
+            tree = Tree(root)
+            return self._look(registered, root, tree.matching(registered.check.files), tree, {})
+
+    def _examine(self, plan: Plan, part: tuple[str, ...], place: Path) -> Report:
+        if plan.check.of_repository:
+            return self._look(plan.registered, self.tree.root, part, self.tree, plan.own)
+        with _folder(place, plan.check.name) as root:
+            related = {other for name in part for other in plan.related(name)}
+            names = sorted({*part, *plan.beside, *related})
+            digests = {name: self.tree.digest(name) for name in names}
+            before = _copied(self.tree.root, root, names)
+            report = self._look(plan.registered, root, part, self.tree, plan.own)
+            _refuse_writing(root, before, plan.check.leaves)
+            changed = next((name for name, digest in digests.items() if self.tree.digest(name) != digest), None)
+            if changed:
+                raise InconclusiveError(f"{changed} was changed while it was looked at; run this again")
+            return report
+
+    def _look(
+        self, registered: Registered, root: Path, files: tuple[str, ...], tree: Tree, settings: Mapping[str, Any]
+    ) -> Report:
+        check = registered.check
+        scratch = cache_dir() / "sqa" / "scratch" / check.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        report = check.inspect(
+            Look(
+                check.name, root, files, tree, settings, registered.tool.programs if registered.tool else None, scratch,
+                check.network, float(settings.get("timeout", check.timeout)),
+            )
+        )  # fmt: skip
+        return Report(tuple(report.findings), tuple(report.examined), report.work, tuple(report.rules))
+
+    def _remember(self, plans: Sequence[Plan]) -> None:
+        found: dict[str, Any] = {}
+        for plan in plans:
+            if plan.cached or plan.reasons:
+                continue
+            if plan.changed is None:
+                found[_took(plan.check)] = plan.seconds
+            if plan.remembered:
+                found.update({key: plan.results[name].stored() for name, key in plan.keys.items()})
+        self.cache.put(found)
+
+    @contextmanager
+    def _workplace(self) -> Iterator[Path]:
+        parent = cache_dir() / "sqa" / "run"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as place:
+            yield Path(place)
+
+
+def _took(check: Check) -> str:
+    return f"seconds {check.name}"
+
+
+def _obstacles(tree: Tree, names: Iterable[str], largest: int) -> list[str]:
+    """Why files cannot be looked at: each would be a file that nobody has looked at."""
+    found = []
+    for name in names:
+        try:
+            name.encode()
+            size = (tree.root / name).stat().st_size
+        except UnicodeEncodeError:
+            found.append(f"{os.fsencode(name)!r}: the name is not UTF-8; rename the file or exclude it in sqa.yml")
+            continue
+        except OSError as gone:
+            found.append(f"{name}: {gone.strerror}")
+            continue
+        if size > largest:
+            found.append(
+                f"{name}: {size} bytes, over the limit of {largest}; exclude it in sqa.yml or raise largest_file there"
+            )
+        elif not os.access(tree.root / name, os.R_OK):
+            found.append(f"{name}: cannot be read; let {os.geteuid()} read it or exclude it in sqa.yml")
+    return found
+
+
+@contextmanager
+def _folder(place: Path, name: str) -> Iterator[Path]:
+    """An empty folder for as long as it is looked at."""
+    with tempfile.TemporaryDirectory(dir=place, prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _copied(source: Path, target: Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Copy files with their modes; returns what shows that one of the copies was written to."""
+    before = {}
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, target / name)
+        before[name] = _state(target / name)
+    return before
+
+
+def _refuse_writing(root: Path, before: Mapping[str, tuple[int, int]], leaves: tuple[str, ...]) -> None:
+    """Raise ``InconclusiveError`` where the tool changed, removed or added a file: it may not have seen the tree."""
+    after = Tree(root, leaves)
+    for name in after.files:
+        if name not in before:
+            raise InconclusiveError(f"the tool wrote {name} into the tree that it was to look at")
+    for name, state in before.items():
+        if not (root / name).is_file() or _state(root / name) != state:
+            raise InconclusiveError(f"the tool changed {name} in the tree that it was to look at")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

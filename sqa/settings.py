@@ -1,0 +1,115 @@
+"""``sqa.yml`` in the root of a repository: the standards it is held against, and what is known about it beforehand."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sqa import standard
+from testbed.errors import DeepError
+
+NAME = "sqa.yml"
+
+Reason = Annotated[str, Field(min_length=15, pattern=r"\S")]
+Role = Annotated[str, Field(min_length=3)]
+
+
+class Strict(BaseModel):
+    """A model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Waiver(Strict):
+    """A defect, or a criterion that is not met, that is accepted for a time.
+
+    ``criterion``: the id, for the whole of it; or ``check``, and if wanted ``rule`` and ``path`` (a pattern of
+    .gitignore's kind), for findings. ``owner``: the role that answers for it. It counts until the end of ``expires``.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    criterion: str | None = None
+    check: str | None = None
+    rule: str | None = None
+    path: str | None = None
+    reason: Reason
+    owner: Role
+    since: datetime.date
+    expires: datetime.date
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Waiver:
+        if (self.criterion is None) == (self.check is None):
+            raise ValueError("name either a criterion or a check")
+        if self.criterion is not None and (self.rule or self.path):
+            raise ValueError("rule and path are of a check's findings")
+        if self.expires < self.since:
+            raise ValueError("expires before it begins")
+        return self
+
+
+class Settings(Strict):
+    """The whole file.
+
+    ``gate``: the badge that a run has to reach to be good. ``exclude``: what no check looks at. ``checks``: settings of
+    single checks, which say themselves what they take (``exclude`` and ``timeout`` are for every one).
+    ``not_applicable``: criterion to the reason. ``attestations``: the folder of signed statements. ``signers``: the
+    file of those who may sign, as ssh-keygen reads it. ``plugins``: a folder of checks of the repository's own.
+    """
+
+    standards: tuple[str, ...] = ("software",)
+    gate: Annotated[str, Field(pattern="^(none|bronze|silver|gold)$")] = "bronze"
+    exclude: tuple[str, ...] = ()
+    checks: dict[str, dict[str, Any]] = {}
+    not_applicable: dict[str, Reason] = {}
+    waivers: tuple[Waiver, ...] = ()
+    attestations: str = ".sqa/attestations"
+    signers: str = ".sqa/signers"
+    baseline: str = ".sqa/baseline.json"
+    plugins: str | None = None
+    largest_file: Annotated[int, Field(gt=0)] = 10 << 20
+
+    @field_validator("standards")
+    @classmethod
+    def _known_standards(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(value) - set(standard.names())
+        if unknown or not value:
+            raise ValueError(f"needed: some of {', '.join(standard.names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        known = {one.id for name in self.standards for one in standard.load(name).criteria}
+        named = [*self.not_applicable, *(one.criterion for one in self.waivers if one.criterion)]
+        unknown = sorted(set(named) - known)
+        if unknown:
+            raise ValueError(f"no such criterion in {', '.join(self.standards)}: {', '.join(unknown)}")
+        ids = [one.id for one in self.waivers]
+        if len(set(ids)) < len(ids):
+            raise ValueError("waivers: an id is used twice")
+        return self
+
+
+def load(root: Path) -> Settings:
+    """The settings of the repository ``root``, the defaults where it has none.
+
+    Raises ``DeepError`` that names each wrong field.
+    """
+    path = root / NAME
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Settings.model_validate({} if data is None else data)
+    except FileNotFoundError:
+        return Settings()
+    except ValidationError as wrong:
+        said = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or '(whole file)'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in wrong.errors()
+        )
+        raise DeepError(f"{path}: {said}", next_step="correct the file; docs/sqa.md describes it") from wrong
+    except (yaml.YAMLError, UnicodeDecodeError) as broken:
+        raise DeepError(f"{path}: not YAML: {broken}", next_step="correct the file") from broken

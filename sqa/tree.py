@@ -1,0 +1,125 @@
+"""The files of a repository as they are now: listed, selected by pattern, hashed, copied for a tool to look at."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import pathspec
+
+from testbed.errors import DeepError
+
+GIT = ("git", "-c", "core.quotePath=false", "-c", "safe.directory=*")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A repository at ``root``: what version control knows and what is new, never what it ignores.
+
+    Paths are relative to ``root``, with ``/``. Without version control every file counts. Links are left out: what
+    they point at is in the tree itself, or is not the repository's.
+    """
+
+    root: Path
+    exclude: tuple[str, ...] = ()
+
+    @cached_property
+    def versioned(self) -> bool:
+        """Whether ``root`` is a checkout of git."""
+        return (self.root / ".git").exists()
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Every file, sorted."""
+        listed = self._listed()
+        dropped = set(select(listed, self.exclude)) if self.exclude else set()
+        return tuple(sorted(name for name in set(listed) - dropped if self._regular(name)))
+
+    def matching(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """The files that a pattern selects and none of ``exclude`` does; patterns are those of .gitignore."""
+        found = select(self.files, patterns)
+        dropped = set(select(found, exclude)) if exclude else set()
+        return tuple(name for name in found if name not in dropped)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file's content; of one that cannot be read ``OSError``."""
+        stat = (self.root / name).stat()
+        return _digest(self.root / name, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+    def line(self, name: str, number: int) -> str:
+        """The text of a line; empty where there is none."""
+        lines = _lines(self.root / name) if name else ()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+    def changed_since(self, base: str) -> frozenset[str]:
+        """Files that differ from where this branch left ``base``, uncommitted and new ones included.
+
+        Raises ``DeepError`` for a base that git does not know.
+        """
+        if not self.versioned:
+            raise DeepError(
+                "only a checkout of git knows what has changed", found=str(self.root), next_step="leave out --changed"
+            )
+        start = self.git("merge-base", base, "HEAD", check=False).strip()
+        if not start:
+            raise DeepError(
+                "no common history with the base",
+                found=base,
+                needed="a branch or commit of this checkout",
+                next_step="fetch it (a shallow clone may lack it), or name another",
+            )
+        changed = self.git("diff", "--name-only", "-z", "--relative", start).split("\0")
+        return frozenset({*changed, *self._untracked()} & set(self.files))
+
+    def git(self, *arguments: str, check: bool = True) -> str:
+        """What git says; raises ``DeepError`` when it fails and ``check`` is set."""
+        done = subprocess.run([*GIT, *arguments], cwd=self.root, capture_output=True, check=False)
+        if check and done.returncode:
+            raise DeepError(f"git {arguments[0]} failed in {self.root}", found=os.fsdecode(done.stderr).strip()[-300:])
+        return os.fsdecode(done.stdout) if not done.returncode else ""
+
+    def _listed(self) -> list[str]:
+        if self.versioned:
+            return [*filter(None, self.git("ls-files", "-z").split("\0")), *self._untracked()]
+        found: list[str] = []
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if name != ".git"]
+            found += [os.path.relpath(os.path.join(folder, name), self.root) for name in names]  # noqa: PTH118
+        return found
+
+    def _untracked(self) -> list[str]:
+        return [*filter(None, self.git("ls-files", "-z", "--others", "--exclude-standard").split("\0"))]
+
+    def _regular(self, name: str) -> bool:
+        path = self.root / name
+        return path.is_file() and not path.is_symlink()
+
+
+def select(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names``, in their order, that a pattern of .gitignore's kind matches."""
+    spec = _spec(tuple(patterns))
+    return tuple(name for name in names if spec.match_file(name))
+
+
+@lru_cache(maxsize=512)
+def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    return pathspec.GitIgnoreSpec.from_lines(patterns)
+
+
+@lru_cache(maxsize=100_000)
+def _digest(path: Path, _state: tuple[int, int, int]) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return ()
