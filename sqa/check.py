@@ -5,15 +5,18 @@ A check is a module of ``sqa/checks`` (or of a repository's own folder, see ``sq
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from sqa.model import Finding
 from sqa.tree import Tree
@@ -122,32 +125,36 @@ class Look:
         return {**own, "HOME": str(self.scratch), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
 
     def _finish(self, program: str, argv: list[str], environment: dict[str, str]) -> Said:
-        out, err = (self.scratch / f"{self.root.name}.{name}" for name in ("stdout", "stderr"))
-        try:
-            with (
-                out.open("wb") as stdout,
-                err.open("wb") as stderr,
-                subprocess.Popen(
-                    argv, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
-                    start_new_session=True,
-                ) as process,
-            ):  # fmt: skip
-                status = self._wait(program, process)
-            if max(out.stat().st_size, err.stat().st_size) > LONGEST_OUTPUT:
-                raise InconclusiveError(f"{program} said more than {LONGEST_OUTPUT >> 20} MiB")
-            return Said(status, *(path.read_text(encoding="utf-8", errors="replace") for path in (out, err)))
-        finally:
-            out.unlink(missing_ok=True)
-            err.unlink(missing_ok=True)
+        with (
+            tempfile.TemporaryFile(dir=self.scratch) as out,
+            tempfile.TemporaryFile(dir=self.scratch) as err,
+            subprocess.Popen(
+                argv, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            ) as process,
+        ):  # fmt: skip
+            try:
+                status = self._wait(program, process, (out, err))
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            return Said(status, *(_text(file) for file in (out, err)))
 
-    def _wait(self, program: str, process: subprocess.Popen[bytes]) -> int:
-        try:
-            return process.wait(self.timeout)
-        except subprocess.TimeoutExpired:
-            raise InconclusiveError(f"{program} did not end within {self.timeout:.0f} s") from None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+    def _wait(self, program: str, process: subprocess.Popen[bytes], outputs: Sequence[IO[bytes]]) -> int:
+        """Its exit status; raises ``InconclusiveError`` for a program that takes too long or says too much."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(min(1.0, max(0.0, deadline - time.monotonic())))
+            if max(os.fstat(file.fileno()).st_size for file in outputs) > LONGEST_OUTPUT:
+                raise InconclusiveError(f"{program} said more than {LONGEST_OUTPUT >> 20} MiB")
+            if time.monotonic() >= deadline:
+                raise InconclusiveError(f"{program} did not end within {self.timeout:.0f} s")
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", errors="replace")
 
 
 Related = Callable[[Tree, str], Iterable[str]]

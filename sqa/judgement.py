@@ -182,7 +182,7 @@ def _covers(waiver: Waiver, finding: Finding) -> bool:
 
 def _recounted(outcome: Outcome, accepted: Mapping[str, str]) -> Outcome:
     left = [one for one in outcome.findings if one.fingerprint not in accepted]
-    return replace(outcome, verdict=Verdict.PASS) if outcome.verdict is Verdict.FAIL and not left else outcome
+    return replace(outcome, verdict=Verdict.PASS) if outcome.findings and not left else outcome
 
 
 def _judged(

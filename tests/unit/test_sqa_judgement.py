@@ -1,0 +1,308 @@
+"""Criteria and the gate: what nobody looked at is not met, and what is accepted is accepted by somebody, for a time."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqa import attestation, baseline, gate, settings, standard
+from sqa.attestation import Attestation
+from sqa.judgement import BADGES, Judged, Judgement, badge, judge
+from sqa.model import Finding, Outcome, Verdict, fingerprinted
+from sqa.settings import Settings, Waiver
+from testbed.errors import DeepError
+from tests.unit.sqa_toys import commit, write
+
+TODAY = datetime.date(2026, 3, 1)
+SOFTWARE = {"software": standard.load("software")}
+# One criterion of each kind: a MUST by checks, a MUST by rules of a check, one without a check.
+BY_CHECK, BY_RULE, BY_WORD = "QC.Sec02", "QC.Lic01.1", "QC.Doc03"
+
+
+def finding(check: str, rule: str = "r", path: str = "a.py") -> Finding:
+    return fingerprinted([Finding(path, 0, check, rule, "wrong")], lambda *_: "")[0]
+
+
+def outcome(
+    check: str, verdict: Verdict = Verdict.PASS, *findings: Finding, rules: frozenset[str] = frozenset()
+) -> Outcome:
+    return Outcome(check, Verdict.FAIL if findings else verdict, findings=findings, examined=1, rules=rules)
+
+
+def judged(*outcomes: Outcome, attested: Attestation | None = None, **different: Any) -> Judgement:
+    known = {name: different.pop(name) for name in ("baseline", "only", "partial") if name in different}
+    return judge(
+        outcomes, SOFTWARE, Settings.model_validate(different), today=TODAY,
+        attestations={attested.criterion: attested} if attested else {}, **known,
+    )  # fmt: skip
+
+
+def of(judgement: Judgement, criterion: str) -> Judged:
+    return next(one for one in judgement.criteria if one.criterion.id == criterion)
+
+
+def secure(**verdicts: Verdict) -> list[Outcome]:
+    """Outcomes of the checks of BY_CHECK: each passed where nothing else is said."""
+    return [outcome(name, verdicts.get(name, Verdict.PASS)) for name in standard.find(BY_CHECK).checks]
+
+
+def waiver(**different: Any) -> dict[str, Any]:
+    return {
+        "id": "w", "reason": "accepted until it is replaced", "owner": "maintainers", "since": "2026-01-01",
+        "expires": "2026-06-30", **different,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected", "blocks"),
+    [
+        ({}, Verdict.PASS, False),
+        ({"bandit": Verdict.NOT_APPLICABLE}, Verdict.PASS, False),
+        ({"bandit": Verdict.INCONCLUSIVE}, Verdict.INCONCLUSIVE, True),
+        ({"bandit": Verdict.INCONCLUSIVE, "mypy": Verdict.FAIL}, Verdict.FAIL, True),
+        (dict.fromkeys(standard.find(BY_CHECK).checks, Verdict.NOT_APPLICABLE), Verdict.INCONCLUSIVE, True),
+    ],
+)
+def test_a_criterion_is_as_good_as_its_worst_check(
+    verdicts: dict[str, Verdict], expected: Verdict, blocks: bool
+) -> None:
+    found = of(judged(*secure(**verdicts)), BY_CHECK)
+    assert (found.verdict, found.blocks) == (expected, blocks)
+
+
+def test_a_check_that_did_not_run_is_missed() -> None:
+    found = of(judged(*secure()[1:]), BY_CHECK)
+    assert (found.verdict, found.why) == (Verdict.INCONCLUSIVE, standard.find(BY_CHECK).checks[0])
+
+
+def test_nothing_is_met_because_nobody_speaks_of_it() -> None:
+    found = judged()
+    assert len(found.criteria) == 93
+    assert {one.verdict for one in found.criteria} == {Verdict.INCONCLUSIVE}
+    assert {one.criterion.id for one in found.criteria if one.blocks} == {
+        one.id for one in SOFTWARE["software"].criteria if one.level.startswith("MUST")
+    }
+    assert not found.ok
+
+
+def test_a_check_of_several_rules_fails_only_the_criterion_of_the_rule() -> None:
+    rules = frozenset({BY_RULE, "QC.Doc06.1"})
+    found = judged(outcome("files", Verdict.PASS, finding("files", "QC.Doc06.1", ""), rules=rules))
+    assert of(found, BY_RULE).verdict is Verdict.PASS
+    assert of(found, "QC.Doc06.1").verdict is Verdict.FAIL
+    assert of(found, "QC.Doc06.2").why == "no check ran and nobody has attested it"
+
+
+def test_what_does_not_apply_says_why() -> None:
+    found = of(judged(not_applicable={BY_WORD: "there is nothing to read online"}), BY_WORD)
+    assert (found.verdict, found.means, found.met) == (Verdict.NOT_APPLICABLE, "not_applicable", True)
+
+
+@pytest.mark.parametrize(("expires", "verdict"), [("2026-03-01", Verdict.PASS), ("2026-02-28", Verdict.INCONCLUSIVE)])
+def test_a_word_counts_until_its_last_day(expires: str, verdict: Verdict) -> None:
+    word = Attestation.model_validate({**WORD, "expires": expires})
+    assert of(judged(attested=word), BY_WORD).verdict is verdict
+
+
+def test_a_word_does_not_make_up_for_a_failure() -> None:
+    word = Attestation.model_validate({**WORD, "criterion": BY_CHECK})
+    assert of(judged(*secure(bandit=Verdict.FAIL), attested=word), BY_CHECK).verdict is Verdict.FAIL
+    assert of(judged(*secure(bandit=Verdict.INCONCLUSIVE), attested=word), BY_CHECK).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("different", "covered"),
+    [
+        ({"check": "bandit"}, True),
+        ({"check": "bandit", "rule": "r", "path": "*.py"}, True),
+        ({"check": "bandit", "rule": "other"}, False),
+        ({"check": "bandit", "path": "/src/"}, False),
+        ({"check": "mypy"}, False),
+        ({"check": "bandit", "expires": "2026-02-28"}, False),
+    ],
+)
+def test_a_waiver_covers_what_it_names_for_as_long_as_it_says(different: dict[str, Any], covered: bool) -> None:
+    wrong = [one for one in secure() if one.check != "bandit"]
+    found = judged(*wrong, outcome("bandit", Verdict.PASS, finding("bandit")), waivers=[waiver(**different)])
+    assert of(found, BY_CHECK).met is covered
+    assert len(found.open_findings) == (0 if covered else 1)
+
+
+def test_a_waiver_of_a_criterion_is_shown_with_it() -> None:
+    found = of(judged(waivers=[waiver(criterion=BY_WORD)]), BY_WORD)
+    assert (found.verdict, found.waiver, found.blocks) == (Verdict.INCONCLUSIVE, "w", False)
+
+
+def test_an_expired_waiver_holds_back_and_one_that_covers_nothing_is_said() -> None:
+    expired = judged(waivers=[waiver(check="bandit", expires="2026-02-28")])
+    assert "waiver w expired on 2026-02-28" in expired.obstacles
+    unneeded = judged(waivers=[waiver(check="bandit")])
+    assert (unneeded.unused, expired.unused) == (("w",), ())
+
+
+def test_what_was_there_before_is_not_held_against_a_tree() -> None:
+    old, new = finding("bandit", path="old.py"), finding("bandit", path="new.py")
+    found = judged(outcome("bandit", Verdict.PASS, old, new), baseline=frozenset({old.fingerprint}))
+    assert found.open_findings == (new,)
+    assert found.accepted == {old.fingerprint: "baseline"}
+
+
+def test_a_run_over_a_part_judges_its_checks() -> None:
+    assert judged(outcome("ruff"), partial=True).ok
+    assert judged(outcome("ruff", Verdict.NOT_APPLICABLE), partial=True).ok
+    assert judged(outcome("ruff", Verdict.INCONCLUSIVE), partial=True).obstacles == ("check ruff: inconclusive",)
+
+
+def met(*families: str, but: str = "") -> list[Judged]:
+    return [
+        Judged(one, Verdict.FAIL if one.id == but else Verdict.PASS, "automated", "")
+        for one in SOFTWARE["software"].criteria
+        if one.family in families
+    ]
+
+
+def test_each_badge_can_be_reached_and_needs_the_ones_before() -> None:
+    bronze, silver, gold = BADGES.values()
+    assert badge(met(*bronze)) == "bronze"
+    assert badge(met(*bronze, *silver)) == "silver"
+    assert badge(met(*bronze, *silver, *gold)) == "gold"
+    assert badge(met(*silver, *gold)) == "none"
+    assert badge([]) == "none"
+
+
+@pytest.mark.parametrize(
+    ("but", "reached"),
+    [("QC.Lic01", "none"), ("QC.Met01", "none"), ("QC.Sty01", "bronze"), ("QC.Ver01", "bronze"), ("QC.Sty03", "gold"),
+     ("QC.Uni01", "silver"), ("QC.Man01", "gold")],
+)  # fmt: skip
+def test_a_badge_is_lost_with_what_it_stands_for(but: str, reached: str) -> None:
+    assert badge(met(*(family for families in BADGES.values() for family in families), but=but)) == reached
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("gate: platinum", "gate: String should match"),
+        ("checks: [a]", "checks: Input should be a valid dictionary"),
+        ("surprise: 1", "surprise: Extra inputs"),
+        ("standards: [hardware]", "standards: needed: some of service, software"),
+        ("not_applicable: {QC.Doc99: a reason that is long enough}", "no such criterion in software: QC.Doc99"),
+        (f"waivers: [{ {**waiver(check='x'), 'criterion': BY_WORD} }]", "either a criterion or a check"),
+        ("waivers: [{id: a, check: x, reason: long enough a reason, owner: the owner, since: 2026-01-01}]",
+         "waivers.0.expires: Field required"),
+        ("a: [", "not YAML"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_explained(tmp_path: Path, content: str, why: str) -> None:
+    (tmp_path / "sqa.yml").write_text(content)
+    with pytest.raises(DeepError, match=r"sqa\.yml") as refused:
+        settings.load(tmp_path)
+    assert (why in str(refused.value), refused.value.exit_code) == (True, 2), str(refused.value)
+
+
+def test_a_waiver_has_a_reason_an_owner_and_an_end() -> None:
+    for missing in ("reason", "owner", "since", "expires"):
+        with pytest.raises(ValueError, match=missing):
+            Waiver.model_validate({name: value for name, value in waiver(check="x").items() if name != missing})
+
+
+def test_a_baseline_is_kept_and_a_broken_one_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / ".sqa" / "baseline.json"
+    assert baseline.load(path) == frozenset()
+    assert baseline.write(path, [finding("bandit")]) == 1
+    assert baseline.load(path) == {finding("bandit").fingerprint}
+    path.write_text("{}")
+    with pytest.raises(DeepError, match="not a baseline"):
+        baseline.load(path)
+
+
+WORD = {
+    "criterion": BY_WORD, "statement": "The pages are published after each release, seen today.",
+    "signer": "maintainers@example.org", "date": "2026-01-01", "expires": "2026-12-31",
+}  # fmt: skip
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> tuple[Path, Path]:
+    """A repository that knows one signer, and the signer's key."""
+    root = write(tmp_path / "tree")
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (root / ".sqa").mkdir()
+    public = key.with_suffix(".pub").read_text()
+    (root / ".sqa" / "signers").write_text(f'{WORD["signer"]} namespaces="deep-sqa" {public}')
+    return root, key
+
+
+def test_a_signed_word_is_read_again(signed: tuple[Path, Path]) -> None:
+    root, key = signed
+    word = Attestation.model_validate(WORD)
+    path = attestation.write(root, Settings(), word, key)
+    assert attestation.load(root, Settings()) == {BY_WORD: word}
+    assert path.name == "QC.Doc03.yml"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.write_text(path.read_text().replace("2026-12-31", "2036-12-31")), "does not hold"),
+        (lambda path: path.with_name(f"{path.name}.sig").unlink(), "not signed"),
+        (lambda path: (path.parent.parent / "signers").write_text(""), "does not hold"),
+        (lambda path: path.rename(path.with_name("QC.Doc01.yml")), "another criterion"),
+        (lambda path: path.write_text("criterion: [x"), "not an attestation"),
+    ],
+)
+def test_a_word_that_was_tampered_with_is_refused(signed: tuple[Path, Path], spoil: Any, why: str) -> None:
+    root, key = signed
+    spoil(attestation.write(root, Settings(), Attestation.model_validate(WORD), key))
+    with pytest.raises(DeepError, match=why):
+        attestation.load(root, Settings())
+
+
+def test_who_is_no_signer_cannot_attest_and_leaves_nothing(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    root, _ = signed
+    foreign = tmp_path / "foreign"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", foreign], check=True)
+    with pytest.raises(DeepError, match="does not hold"):
+        attestation.write(root, Settings(), Attestation.model_validate(WORD), foreign)
+    assert not list((root / ".sqa" / "attestations").iterdir())
+
+
+def test_the_same_tree_and_time_give_the_same_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    root = write(tmp_path / "tree", one="x")
+    commit(root)
+    repo = gate.repository(root)
+    first = gate.document(repo, gate.run(repo, checks=["ruff"]))
+    again = gate.repository(root)
+    assert gate.document(again, gate.run(again, checks=["ruff"])) == first
+    assert (first["created"], first["repository"]) == ("2026-01-01T00:00:00+00:00", "tree")
+    write(root, one="y")
+    assert gate.document(gate.repository(root), judged())["tree"] != first["tree"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"criteria": ["QC.Lic99"]}, "unknown criterion"),
+        ({"checks": ["rufff"]}, "unknown check"),
+        ({"changed": "main"}, "only a checkout of git"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path, asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(DeepError, match=why):
+        gate.run(gate.repository(tmp_path), **asked)
+
+
+def test_a_repository_is_found_from_inside_it(tmp_path: Path) -> None:
+    (tmp_path / "sqa.yml").write_text("gate: silver\n")
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    assert gate.repository(tmp_path / "deep" / "down").settings.gate == "silver"
+    (tmp_path / "sqa.yml").write_text("checks: {rufff: {}}\n")
+    with pytest.raises(DeepError, match="no such check"):
+        gate.repository(tmp_path)

@@ -1,0 +1,318 @@
+"""The runner: nothing passes without having been looked at, and what is remembered is what would be found."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqa import tools
+from sqa.cache import Cache
+from sqa.check import Look, Report
+from sqa.model import Finding, Outcome, Verdict, fingerprinted
+from sqa.tree import Tree
+from tests.unit.sqa_toys import CHECK, after, commit, find_bad, registered, run, write
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three files, one of them with a defect on its second line."""
+    return write(tmp_path / "tree", one="fine\nBAD\n", two="fine\n", three="fine\n")
+
+
+def test_a_pass_says_what_was_looked_at(tmp_path: Path) -> None:
+    found = run(write(tmp_path / "tree", one="fine\n", two="fine\n"))
+    assert (found.verdict, found.selected, found.examined, found.work) == (Verdict.PASS, 2, 2, {"rules": 1})
+
+
+def test_a_defect_is_a_failure_with_its_place(root: Path) -> None:
+    found = run(root)
+    assert found.verdict is Verdict.FAIL
+    assert [(one.path, one.line, one.rule, one.check) for one in found.findings] == [("one.txt", 2, "bad-word", "toy")]
+
+
+def test_without_a_file_of_its_kind_a_check_does_not_apply(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "x.py").write_text("")
+    assert run(root).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_who_looked_at_nothing_does_not_pass(root: Path) -> None:
+    def blind(look: Look) -> Report:
+        seen = find_bad(look)
+        return seen if look.files[0] in ("bad.txt", "good.txt") else Report()
+
+    found = run(root, registered(inspect=blind))
+    assert (found.verdict, found.reasons) == (
+        Verdict.INCONCLUSIVE,
+        ("the tool looked at none of the files it was asked to look at",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("inspect", "why"),
+    [
+        (lambda look: Report([], look.files), "does not find bad-word"),
+        (lambda look: Report([look.finding("good.txt", 1, "bad-word", "!")], look.files), "in the sample that has no"),
+        (lambda look: Report(find_bad(look).findings, ()), "looked at no file"),
+    ],
+)  # fmt: skip
+def test_who_does_not_find_its_canary_says_nothing_about_the_tree(root: Path, inspect: Any, why: str) -> None:
+    found = run(root, registered(inspect=inspect))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert why in found.reasons[0]
+
+
+def test_a_canary_is_asked_once_for_each_version_of_a_check(root: Path) -> None:
+    looked: list[str] = []
+
+    def inspect(look: Look) -> Report:
+        looked.extend(look.files)
+        return find_bad(look)
+
+    run(root, registered(inspect=inspect))
+    run(write(root, one="BAD"), registered(inspect=inspect))
+    assert looked.count("bad.txt") == 1
+    run(root, registered("2", inspect=inspect))
+    assert looked.count("bad.txt") == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (("sh", "-c", "echo no idea >&2; exit 3"), "sh ended with 3: no idea"),
+        (("sh", "-c", "kill -9 $$"), "sh was killed by SIGKILL"),
+        (("sleep", "30"), "sleep did not end within 1 s"),
+        (("no-such-program",), "no-such-program is not installed"),
+        (("sh", "-c", "echo '{'"), "no JSON came back"),
+    ],
+)
+def test_a_tool_that_fails_is_no_pass(root: Path, program: tuple[str, ...], why: str) -> None:
+    found = run(root, registered(inspect=after(lambda look: look.run(*program).json()), timeout=1.0))
+    assert (found.verdict, len(found.reasons)) == (Verdict.INCONCLUSIVE, 1)
+    assert why in found.reasons[0]
+
+
+def test_a_tool_that_runs_wild_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqa.check.LONGEST_OUTPUT", 1000)
+    found = run(root, registered(inspect=after(lambda look: look.run("sh", "-c", "seq 1000; sleep 60"))))
+    assert "said more than" in found.reasons[0]
+
+
+def test_an_adapter_with_a_defect_is_no_pass(root: Path) -> None:
+    found = run(root, registered(inspect=after(lambda _: dict[str, int]()["x"])))
+    assert (found.verdict, found.reasons) == (Verdict.INCONCLUSIVE, ("the check itself failed: KeyError: 'x'",))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda look: (look.root / "one.txt").write_text("fine\n"), "changed one.txt"),
+        (lambda look: (look.root / "one.txt").unlink(), "changed one.txt"),
+        (lambda look: (look.root / "new.txt").write_text("x"), "wrote new.txt"),
+    ],
+)
+def test_a_tool_that_writes_to_the_tree_is_no_pass_and_changes_nothing(root: Path, spoil: Any, why: str) -> None:
+    def tolerant(look: Look) -> Report:
+        left = tuple(name for name in look.files if (look.root / name).exists())
+        return Report(find_bad(Look(**{**vars(look), "files": left})).findings, look.files)
+
+    def inspect(look: Look) -> Report:
+        if "one.txt" in look.files:
+            spoil(look)
+        return tolerant(look)
+
+    found = run(root, registered(inspect=inspect))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert why in found.reasons[0]
+    assert sorted(path.name for path in root.iterdir()) == ["one.txt", "three.txt", "two.txt"]
+    assert (root / "one.txt").read_text() == "fine\nBAD\n"
+
+
+def test_what_a_tool_may_leave_behind_is_declared(root: Path) -> None:
+    spoiled = after(lambda look: (look.root / "left.cache").write_text("x"))
+    assert run(root, registered(inspect=spoiled, leaves=("*.cache",))).verdict is Verdict.FAIL
+
+
+def test_a_file_that_changes_meanwhile_is_said(root: Path) -> None:
+    found = run(root, registered(inspect=after(lambda _: (root / "two.txt").write_text("BAD\nBAD\n"))))
+    assert found.reasons == ("two.txt was changed while it was looked at; run this again",)
+
+
+def test_a_huge_file_is_said_and_not_passed_over(root: Path) -> None:
+    found = run(write(root, huge="x" * 2000), largest_file=1000)
+    assert (found.verdict, found.examined) == (Verdict.INCONCLUSIVE, 0)
+    assert "huge.txt: 2000 bytes, over the limit of 1000" in found.reasons[0]
+    assert run(root, largest_file=1000, checks={"toy": {"exclude": ["huge.txt"]}}).verdict is Verdict.FAIL
+
+
+def test_a_name_that_is_not_utf8_is_said(root: Path) -> None:
+    (root / os.fsdecode(b"caf\xe9.txt")).write_text("fine\n")
+    found = run(root)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert r"b'caf\xe9.txt': the name is not UTF-8" in found.reasons[0]
+
+
+def test_a_file_that_cannot_be_read_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: "two" not in str(path) and real(path, mode))
+    found = run(root)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "two.txt: cannot be read" in found.reasons[0]
+
+
+def test_content_that_is_not_utf8_is_looked_at(root: Path) -> None:
+    (root / "latin.txt").write_bytes(b"caf\xe9\nBAD caf\xe9\n")
+    assert ("latin.txt", 2) in {(one.path, one.line) for one in run(root).findings}
+
+
+def compared(outcome: Outcome) -> dict[str, Any]:
+    """What two runs have to agree on."""
+    return outcome.as_dict()
+
+
+@pytest.mark.parametrize("scope", ["file", "tree"])
+def test_a_warm_run_finds_what_a_cold_one_found(root: Path, scope: str) -> None:
+    cold, warm = run(root, registered(scope=scope)), run(root, registered(scope=scope))
+    assert (cold.cached, warm.cached) == (False, True)
+    assert compared(cold) == compared(warm)
+
+
+def test_one_changed_file_costs_one_file(root: Path) -> None:
+    looked: list[str] = []
+
+    def inspect(look: Look) -> Report:
+        looked.extend(look.files)
+        return find_bad(look)
+
+    run(root, registered(inspect=inspect))
+    looked.clear()
+    write(root, two="fine\n\nBAD\n")
+    found = run(root, registered(inspect=inspect))
+    assert looked == ["two.txt"]
+    assert [(one.path, one.line) for one in found.findings] == [("one.txt", 2), ("two.txt", 3)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "toy.cfg").write_text("other"),
+        lambda root: write(root, other="fine"),
+    ],
+)
+def test_whatever_decides_on_a_result_makes_it_be_looked_for_again(root: Path, change: Any) -> None:
+    run(root, registered(scope="tree"))
+    change(root)
+    assert not run(root, registered(scope="tree")).cached
+    assert not run(root, registered("another version", scope="tree")).cached
+    assert not run(root, registered(scope="tree"), checks={"toy": {"severity": "error"}}).cached
+
+
+def test_related_files_decide_too(root: Path) -> None:
+    seen: list[str] = []
+    check = registered(
+        related=lambda _tree, name: ["two.txt"] if name == "one.txt" else [],
+        inspect=after(lambda look: seen.extend(look.files)),
+    )
+    run(root, check)
+    seen.clear()
+    write(root, two="changed\n")
+    run(root, check)
+    assert sorted(seen) == ["one.txt", "two.txt"]
+
+
+@pytest.mark.parametrize("scope", ["file", "tree"])
+def test_a_run_over_changed_files_is_the_full_run_restricted_to_them(root: Path, scope: str) -> None:
+    write(root, two="BAD\n")
+    changed = frozenset({"two.txt", "three.txt", "gone.txt"})
+    few = run(root, registered(scope=scope), changed)
+    full = run(root, registered("fresh", scope=scope))
+    assert few.findings == tuple(one for one in full.findings if one.path in changed)
+    assert (few.selected, few.examined, few.verdict) == (2, 2, Verdict.FAIL)
+    assert run(root, registered(scope=scope), frozenset({"three.txt"})).verdict is Verdict.PASS
+    assert run(root, registered(scope=scope), frozenset()).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_what_is_not_known_is_never_remembered(root: Path) -> None:
+    assert run(root, registered(inspect=after(lambda _: dict[str, int]()["x"]))).verdict is Verdict.INCONCLUSIVE
+    assert run(root, registered()).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("asks", ["network", "of_repository"])
+def test_what_others_decide_on_is_asked_each_time(root: Path, asks: str) -> None:
+    asking: dict[str, Any] = {asks: True}
+    check = registered(**asking)
+    assert [run(root, check).cached for _ in range(2)] == [False, False]
+
+
+def test_a_damaged_cache_is_begun_anew(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "results.db").write_bytes(b"not a database, " * 100)
+    assert run(root).verdict is Verdict.FAIL
+    assert run(root).cached
+
+
+def test_results_that_nobody_asks_for_go(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c.db")
+    cache.put({"old": 1})
+    with sqlite3.connect(tmp_path / "c.db") as database:
+        database.execute("UPDATE result SET used = used - 40 * 86400")
+    cache.put({"new": 2})
+    assert cache.get(["old", "new"]) == {"new": 2}
+
+
+def test_the_severity_that_counts_is_a_setting(root: Path) -> None:
+    def softly(look: Look) -> Report:
+        seen = find_bad(look)
+        return Report([Finding(**{**vars(one), "severity": "note"}) for one in seen.findings], seen.examined)
+
+    assert run(root, registered(inspect=softly)).verdict is Verdict.FAIL
+    assert run(root, registered(inspect=softly), checks={"toy": {"severity": "warning"}}).verdict is Verdict.PASS
+
+
+def test_a_moved_line_keeps_its_fingerprint_and_equal_ones_are_told_apart() -> None:
+    def prints(*lines: str) -> list[str]:
+        findings = [Finding("f", number, "c", "r", "m") for number, text in enumerate(lines, 1) if "BAD" in text]
+        return [one.fingerprint for one in fingerprinted(findings, lambda _, number: lines[number - 1])]
+
+    before = prints("BAD one", "BAD two", "BAD one")
+    assert len(set(before)) == 3
+    assert prints("new", "  BAD   one", "", "BAD two", "BAD one") == before
+    assert prints("BAD other", "BAD two", "BAD one")[1:] == [before[1], before[0]]
+
+
+def test_only_what_git_knows_or_does_not_ignore_is_in_the_tree(tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", kept="x", ignored="x", removed="x")
+    (root / ".gitignore").write_text("ignored.txt\n")
+    commit(root)
+    write(root, new="x")
+    (root / "removed.txt").unlink()
+    (root / "link.txt").symlink_to("kept.txt")
+    assert Tree(root).files == (".gitignore", "kept.txt", "new.txt")
+    assert Tree(root, ("n*.txt",)).files == (".gitignore", "kept.txt")
+    assert Tree(root).changed_since("main") == {"new.txt"}
+
+
+def test_parts_of_a_check_share_the_files(tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", **{f"f{number}": "BAD\n" for number in range(90)})
+    seen: list[int] = []
+    check = registered(split=True, inspect=after(lambda look: seen.append(len(look.files))))
+    assert len(run(root, check).findings) == 90
+    assert sorted(seen) == [45, 45]
+
+
+def test_a_tool_that_cannot_be_installed_is_no_pass(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.txt").write_text("no-such-package-of-ours==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    check = registered()
+    found = run(root, type(check)(CHECK, "1", tools.tool("broken", tmp_path)))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "the tool broken cannot be installed" in found.reasons[0]
+    assert not tools.tool("broken", tmp_path).installed
