@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from sqa.model import Finding
-from sqa.tree import Tree
+from sqa.tree import Tree, select
 
 TIMEOUT = 900.0
+# Settings that every check takes, with their types; the runner itself sees to them.
+EVERY_CHECK_TAKES: Mapping[str, type | tuple[type, ...]] = {"exclude": list, "timeout": (int, float), "severity": str}
 LONGEST_OUTPUT = 256 << 20  # bytes; a tool that says more has run wild
 
 
@@ -122,7 +124,7 @@ class Look:
         own = {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         if self.network:
             return {**os.environ, **own}
-        return {**own, "HOME": str(self.scratch), "TMPDIR": os.environ.get("TMPDIR", "/tmp")}
+        return {**own, "HOME": str(self.scratch), "TMPDIR": tempfile.gettempdir()}
 
     def _finish(self, program: str, argv: list[str], environment: dict[str, str]) -> Said:
         with (
@@ -158,6 +160,8 @@ def _text(file: IO[bytes]) -> str:
 
 
 Related = Callable[[Tree, str], Iterable[str]]
+Selects = Callable[[Tree, str], bool]
+Environment = Callable[[Tree, Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,11 @@ class Check:
     result is never remembered. ``of_repository``: it looks at the repository itself, not at a copy of files. ``split``:
     worth several processes. ``seconds``: about how long it takes, as long as nothing is known of it here.
     ``leaves``: patterns of what the tool leaves behind beside the files, and that decides on nothing.
-    ``criteria``: those that it judges beside the ones that name it.
+    ``criteria``: those that it judges beside the ones that name it. ``selects``: says of a file that no pattern names
+    whether it is examined all the same; it is asked for every such file in each run. ``environment``: of the repository
+    and the check's settings, what decides on a result outside the tree; raises ``InconclusiveError``. ``belongings``:
+    files of the suite that are a part of the check beside its module. ``takes``: its settings in ``sqa.yml`` with their
+    types, beside those that every check takes; nothing where it looks at them itself.
     """
 
     name: str
@@ -191,3 +199,29 @@ class Check:
     timeout: float = TIMEOUT
     leaves: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ()
+    selects: Selects | None = None
+    environment: Environment | None = None
+    belongings: tuple[Path, ...] = ()
+    takes: Mapping[str, type] | None = None
+
+    def refuse(self, settings: Mapping[str, Any]) -> None:
+        """Raise ``InconclusiveError`` for a setting that the check does not take, or that is of another type."""
+        known = EVERY_CHECK_TAKES if self.takes is None else {**EVERY_CHECK_TAKES, **self.takes}
+        for key, value in settings.items():
+            if key not in known and self.takes is not None:
+                raise InconclusiveError(
+                    f"sqa.yml: checks.{self.name}.{key}: no such setting; needed: one of {', '.join(sorted(known))}"
+                )
+            if key in known and not isinstance(value, known[key]):
+                raise InconclusiveError(
+                    f"sqa.yml: checks.{self.name}.{key}: a {type(value).__name__} is of the wrong type; correct it"
+                )
+
+    def selected(self, tree: Tree, exclude: Sequence[str] = ()) -> tuple[str, ...]:
+        """The files of ``tree`` that it examines, in order, without those that a pattern of ``exclude`` matches."""
+        named = tree.matching(self.files)
+        if self.selects:
+            known = set(named)
+            named = tuple(name for name in tree.files if name in known or self.selects(tree, name))
+        dropped = set(select(named, exclude)) if exclude else set()
+        return tuple(name for name in named if name not in dropped)

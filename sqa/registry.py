@@ -20,7 +20,7 @@ FORMAT = "1"
 
 @dataclass(frozen=True)
 class Registered:
-    """A check, the hash of the module that declares it, and the tool that it runs."""
+    """A check, the hash of the module that declares it and of its belongings, and the tool that it runs."""
 
     check: Check
     digest: str
@@ -70,5 +70,7 @@ def _registered(module: ModuleType, pins: Path) -> Registered:
     declared = getattr(module, "CHECK", None)
     if not isinstance(declared, Check):
         raise DeepError(f"{module.__file__}: declares no CHECK", next_step="see docs/sqa-add-a-check.md")
-    digest = hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
-    return Registered(declared, digest, tools.tool(declared.tool, pins) if declared.tool else None)
+    own = hashlib.sha256()
+    for path in (Path(str(module.__file__)), *declared.belongings):
+        own.update(path.read_bytes())
+    return Registered(declared, own.hexdigest(), tools.tool(declared.tool, pins) if declared.tool else None)

@@ -84,7 +84,7 @@ class Plan:
     @cached_property
     def selected(self) -> tuple[str, ...]:
         """The files that the check is asked to examine."""
-        return self.tree.matching(self.check.files, self.own.get("exclude", ()))
+        return self.check.selected(self.tree, self.own.get("exclude", ()))
 
     @cached_property
     def restricted(self) -> tuple[str, ...]:
@@ -102,6 +102,8 @@ class Plan:
         """By file (or ``WHOLE``): the hash of everything that decides on the result."""
         common = hashlib.sha256(self.registered.identity.encode())
         common.update(json.dumps(self.own, sort_keys=True, default=str).encode())
+        if self.check.environment:
+            common.update(self.check.environment(self.tree, self.own).encode())
         self._add(common, self.beside)
         if self.check.scope == "tree":
             self._add(common, self.selected)
@@ -216,6 +218,12 @@ class Runner:
 
     def _prepare(self, plan: Plan) -> None:
         """Find what is known already, and what keeps the check from looking at all."""
+        try:
+            plan.check.refuse(plan.own)
+        except InconclusiveError as why:
+            plan.own = {}
+            plan.reasons.append(str(why))
+            return
         if not plan.restricted:
             return
         plan.reasons += _obstacles(self.tree, (*plan.selected, *plan.beside), self.settings.largest_file)
@@ -223,6 +231,9 @@ class Runner:
             return
         try:
             known = self.cache.get(plan.keys.values())
+        except InconclusiveError as why:
+            plan.reasons.append(str(why))
+            return
         except OSError as unreadable:
             plan.reasons.append(f"{unreadable.filename}: {unreadable.strerror}")
             return
@@ -292,7 +303,7 @@ class Runner:
             if registered.check.canary.prepare:
                 registered.check.canary.prepare(root)
             tree = Tree(root)
-            return self._look(registered, root, tree.matching(registered.check.files), tree, {})
+            return self._look(registered, root, registered.check.selected(tree), tree, {})
 
     def _examine(self, plan: Plan, part: tuple[str, ...], place: Path) -> Report:
         if plan.check.of_repository:
