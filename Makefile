@@ -54,7 +54,7 @@ unit: ## Run the unit tests (minutes, no root, no Docker)
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
 	@$(PYTEST)/alone.xml $(ALONE)
-	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --durations 20 tests/molecule tests/e2e $(ALONE:%=--ignore=%)
+	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --durations 20 tests/molecule tests/e2e tests/sqa $(ALONE:%=--ignore=%)
 
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources

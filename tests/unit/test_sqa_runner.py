@@ -11,7 +11,7 @@ import pytest
 
 from sqa import tools
 from sqa.cache import Cache
-from sqa.check import Look, Report
+from sqa.check import InconclusiveError, Look, Report
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.tree import Tree
 from tests.unit.sqa_toys import CHECK, after, commit, find_bad, registered, run, write
@@ -316,3 +316,41 @@ def test_a_tool_that_cannot_be_installed_is_no_pass(root: Path, tmp_path: Path) 
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "the tool broken cannot be installed" in found.reasons[0]
     assert not tools.tool("broken", tmp_path).installed
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"colour": "red"}, "checks.toy.colour: no such setting; needed: one of colours, exclude, severity, timeout"),
+        ({"colours": "red"}, "checks.toy.colours: a str is of the wrong type"),
+        ({"exclude": "one.txt"}, "checks.toy.exclude: a str is of the wrong type"),
+    ],
+)
+def test_a_setting_that_a_check_does_not_take_is_no_pass(root: Path, settings: dict[str, Any], why: str) -> None:
+    found = run(root, registered(takes={"colours": list}), checks={"toy": settings})
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert why in found.reasons[0]
+
+
+def test_a_check_may_select_files_that_no_pattern_names(root: Path) -> None:
+    (root / "plain").write_text("BAD\n")
+    (root / "other").write_text("BAD\n")
+    check = registered(selects=lambda _tree, name: name == "plain")
+    assert {one.path for one in run(root, check).findings} == {"one.txt", "plain"}
+    assert run(root, check, checks={"toy": {"exclude": ["plain", "one.txt"]}}).verdict is Verdict.PASS
+
+
+def test_what_decides_outside_the_tree_makes_a_result_another(root: Path) -> None:
+    around = ["1"]
+    check = registered(environment=lambda _tree, settings: around[0] + settings.get("more", ""))
+    assert (run(root, check).cached, run(root, check).cached) == (False, True)
+    around[0] = "2"
+    assert not run(root, check).cached
+
+
+def test_an_environment_that_cannot_be_read_is_no_pass(root: Path) -> None:
+    def environment(*_: object) -> str:
+        raise InconclusiveError("no such environment")
+
+    found = run(root, registered(environment=environment))
+    assert (found.verdict, found.reasons) == (Verdict.INCONCLUSIVE, ("no such environment",))
