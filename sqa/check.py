@@ -165,7 +165,7 @@ Environment = Callable[[Tree, Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True)
-class Check:
+class Check:  # pylint: disable=too-many-instance-attributes # each is one thing that a check says of itself
     """What a check declares.
 
     ``files``: patterns of what it examines. ``tool``: its environment, a file ``sqa/tools/TOOL.txt``.
