@@ -6,19 +6,34 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from sqa import attestation, baseline, registry, settings, standard
-from sqa.judgement import Judgement, judge
+from sqa.attestation import Attestation
+from sqa.judgement import BADGES, Judgement, judge, needs
 from sqa.registry import Registered
 from sqa.runner import Progress, Runner
-from sqa.settings import Settings
+from sqa.settings import Settings, Waiver
 from sqa.standard import Criterion, Standard
 from sqa.tree import Tree
 from testbed.errors import DeepError
+from testbed.files import write_atomic, write_json
+from testbed.paths import cache_dir
+
+FIRST = """\
+---
+# What this repository is held against, and what is known beforehand: deep sqa run, deep sqa explain ID.
+standards: [software]
+# The badge that a run has to reach: none, bronze, silver or gold.
+gate: bronze
+# Criteria that do not apply here, each with the reason.
+not_applicable: {}
+"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,62 @@ def run(
     )
 
 
+def waiver(repo: Repository, **fields: Any) -> Waiver:
+    """Write a waiver that begins today; raises ``DeepError`` for one that is not whole or names what is not there."""
+    if fields.get("check"):
+        _known([fields["check"]], set(repo.checks), "check")
+    try:
+        made = Waiver(since=now().date(), **fields)
+    except ValidationError as wrong:
+        said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'waiver'}: {one['msg']}" for one in wrong.errors())
+        raise DeepError(f"not a waiver: {said}", next_step="deep sqa waive --help") from wrong
+    settings.add_waiver(repo.root, made)
+    return made
+
+
+def attest(repo: Repository, criterion: str, words: str, signer: str, expires: datetime.date, key: Path) -> Path:
+    """Write and sign an attestation of today; returns its file."""
+    _known([criterion], {one.id for one in repo.criteria}, "criterion")
+    today = now().date()
+    if expires < today:
+        raise DeepError("an attestation that has expired", found=str(expires), needed=f"a day from {today} on")
+    try:
+        made = Attestation(criterion=criterion, statement=words, signer=signer, date=today, expires=expires)
+    except ValidationError as wrong:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
+        raise DeepError(f"not an attestation: {said}", next_step="deep sqa attest --help") from wrong
+    return attestation.write(repo.root, repo.settings, made, key)
+
+
+def begin(root: Path) -> Path:
+    """Write a first ``sqa.yml``; raises ``DeepError`` where there is one."""
+    path = root / settings.NAME
+    if path.exists():
+        raise DeepError(f"{path} exists", next_step="edit it, or: deep sqa run")
+    write_atomic(path, FIRST)
+    return path
+
+
+def remember(repo: Repository, made: Mapping[str, Any]) -> None:
+    """Keep the document of a run, for reports on it."""
+    write_json(_last(repo), made)
+
+
+def last(repo: Repository) -> dict[str, Any]:
+    """The document of the last run over the repository, which has to be about the tree as it is now."""
+    try:
+        made: dict[str, Any] = json.loads(_last(repo).read_text(encoding="utf-8"))
+    except FileNotFoundError as missing:
+        raise DeepError("there is no run to report on", found=str(repo.root), next_step="deep sqa run") from missing
+    if made["tree"] != digest(repo.tree):
+        raise DeepError("the tree has changed since the last run", next_step="deep sqa run")
+    return made
+
+
+def _last(repo: Repository) -> Path:
+    return cache_dir() / "sqa" / "last" / f"{hashlib.sha256(str(repo.root).encode()).hexdigest()[:16]}.json"
+
+
 def now() -> datetime.datetime:
     """The time of a report: that of SOURCE_DATE_EPOCH where it is set, so that a report can be made again."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -122,14 +193,29 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
         "created": now().isoformat(),
         "revision": repo.tree.git("rev-parse", "HEAD", check=False).strip() if repo.tree.versioned else "",
         "tree": digest(repo.tree),
-        "standards": {name: {"name": one.name, "version": one.version} for name, one in repo.standards.items()},
+        "standards": {
+            name: {
+                "name": one.name,
+                "version": one.version,
+                "url": one.source.identifier,
+                "families": dict(one.families),
+            }
+            for name, one in repo.standards.items()
+        },
         "ok": judged.ok,
         "gate": judged.gate,
         "badge": judged.badge,
+        "badges": {
+            name: {
+                "needed": [one.criterion.id for one in needs(judged.criteria, name)],
+                "missing": [one.criterion.id for one in needs(judged.criteria, name) if not one.met],
+            }
+            for name in BADGES
+        },
         "partial": judged.partial,
         "obstacles": list(judged.obstacles),
         "criteria": [one.as_dict() for one in judged.criteria],
-        "checks": [one.as_dict() for one in judged.outcomes],
+        "checks": [{"title": repo.checks[one.check].check.title, **one.as_dict()} for one in judged.outcomes],
         "accepted": dict(sorted(judged.accepted.items())),
         "waivers": [json.loads(one.model_dump_json()) for one in repo.settings.waivers],
         "unused_waivers": list(judged.unused),

@@ -47,6 +47,7 @@ class Judged:
         return {
             "id": self.criterion.id, "level": self.criterion.level, "title": self.criterion.title,
             "verdict": self.verdict.value, "means": self.means, "why": self.why, "waiver": self.waiver,
+            "evidence": self.criterion.evidence, "checks": list(self.criterion.checks),
         }  # fmt: skip
 
 
@@ -135,29 +136,32 @@ def judge(
 
 
 def badge(criteria: Sequence[Judged]) -> str:
-    """``none``, ``bronze``, ``silver`` or ``gold``: the last badge of which every family, and those before, are met.
-
-    A family is met when each of its MUST criteria is, or where it has none, each SHOULD and RECOMMENDED; gold asks for
-    the SHOULD of every family of it too.
-    """
+    """``none``, ``bronze``, ``silver`` or ``gold``: the last badge of which, as of those before, nothing is missing."""
     reached = "none"
-    for name, families in BADGES.items():
-        judged = [one for one in criteria if one.criterion.family in families]
-        if {one.criterion.family for one in judged} != set(families) or not all(
-            _family_met([one for one in judged if one.criterion.family == family], name == "gold")
-            for family in families
-        ):
+    for name in BADGES:
+        needed = needs(criteria, name)
+        if not needed or not all(one.met for one in needed):
             break
         reached = name
     return reached
 
 
-def _family_met(judged: Sequence[Judged], strictly: bool) -> bool:
-    binding = [one for one in judged if one.criterion.level in BINDING]
-    expected = [one for one in judged if one.criterion.level in ("SHOULD", "SHOULD NOT", "RECOMMENDED")]
-    if strictly:
-        return all(one.met for one in binding + [one for one in expected if one.criterion.level != "RECOMMENDED"])
-    return all(one.met for one in binding or expected)
+def needs(criteria: Sequence[Judged], name: str) -> list[Judged]:
+    """The criteria that the badge ``name`` asks for beside those of the badges before it.
+
+    Of each of its families that is every MUST, or where there is none, each SHOULD and RECOMMENDED; gold asks for each
+    SHOULD of its families too. Empty where a family was not judged.
+    """
+    needed = []
+    for family in BADGES[name]:
+        judged = [one for one in criteria if one.criterion.family == family]
+        if not judged:
+            return []
+        binding = [one for one in judged if one.criterion.level in BINDING]
+        expected = [one for one in judged if one.criterion.level in ("SHOULD", "SHOULD NOT")]
+        advised = [one for one in judged if one.criterion.level == "RECOMMENDED"]
+        needed += binding + expected if name == "gold" and binding else binding or expected + advised
+    return needed
 
 
 def _accepted(

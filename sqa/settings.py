@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
 
 from sqa import standard
 from testbed.errors import DeepError
+from testbed.files import write_atomic
 
 NAME = "sqa.yml"
 
@@ -94,6 +97,23 @@ class Settings(Strict):
         return self
 
 
+def add_waiver(root: Path, waiver: Waiver) -> None:
+    """Write a waiver into the repository's file, leaving everything else in it as it is.
+
+    Raises ``DeepError`` where the file would then be wrong; it is left as it was.
+    """
+    path = root / NAME
+    editor = YAML()
+    editor.width = 120
+    data = editor.load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    data = {} if data is None else data
+    data.setdefault("waivers", []).append(waiver.model_dump(exclude_none=True))
+    text = io.StringIO()
+    editor.dump(data, text)
+    _parsed(path, text.getvalue())
+    write_atomic(path, text.getvalue())
+
+
 def load(root: Path) -> Settings:
     """The settings of the repository ``root``, the defaults where it has none.
 
@@ -101,15 +121,22 @@ def load(root: Path) -> Settings:
     """
     path = root / NAME
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Settings.model_validate({} if data is None else data)
+        return _parsed(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings()
+    except UnicodeDecodeError as broken:
+        raise DeepError(f"{path}: not UTF-8: {broken}", next_step="correct the file") from broken
+
+
+def _parsed(path: Path, text: str) -> Settings:
+    try:
+        data = yaml.safe_load(text)
+        return Settings.model_validate({} if data is None else data)
     except ValidationError as wrong:
         said = "; ".join(
             f"{'.'.join(map(str, one['loc'])) or '(whole file)'}: {one['msg'].removeprefix('Value error, ')}"
             for one in wrong.errors()
         )
         raise DeepError(f"{path}: {said}", next_step="correct the file; docs/sqa.md describes it") from wrong
-    except (yaml.YAMLError, UnicodeDecodeError) as broken:
+    except yaml.YAMLError as broken:
         raise DeepError(f"{path}: not YAML: {broken}", next_step="correct the file") from broken

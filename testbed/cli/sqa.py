@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,16 +14,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sqa import gate, tools
+from sqa import attestation, baseline, gate, settings, standard, statement, tools
 from sqa.judgement import Judgement
 from sqa.model import Outcome, Verdict
+from sqa.reports import FORMATS
 from testbed.cli.options import Json
 from testbed.console import emit, err
-from testbed.errors import CHECK_FAILED
+from testbed.errors import CHECK_FAILED, DeepError
+from testbed.files import write_atomic, write_json
 
 app = typer.Typer(no_args_is_help=True)
 
+ATTESTATION = "sqa.intoto.json"
+
 Root = Annotated[Path, typer.Option("--root", help="The repository, or a folder in it.", file_okay=False)]
+
+
+class Format(StrEnum):
+    """The formats of a report."""
+
+    JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+    HTML = "html"
+    SQAAAS = "sqaaas"
+    BADGE = "badge"
+
+
 STYLES = {
     Verdict.PASS: "green",
     Verdict.FAIL: "red",
@@ -52,6 +72,9 @@ def run(
         str | None, typer.Option(metavar="BASE", help="Only files that differ from where the branch left BASE.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Checks at a time; as many as there are cores.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every report there.", file_okay=False)
+    ] = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
@@ -61,9 +84,158 @@ def run(
         judged = gate.run(
             repo, criteria=criteria or (), checks=check or (), changed=changed, jobs=jobs, progress=shown.note
         )
-    emit(gate.document(repo, judged), as_json, lambda _: _rendered(judged))
+    made = gate.document(repo, judged)
+    gate.remember(repo, made)
+    if output:
+        _write(made, output)
+    emit(made, as_json, lambda _: _rendered(judged))
     if not judged.ok:
         raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def report(
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Print this one instead of writing them all.", case_sensitive=False),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Write every report there.", file_okay=False)] = Path(
+        "reports/sqa"
+    ),
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Attest the run with this Ed25519 key of OpenSSH.", dir_okay=False),
+    ] = None,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Report on the last run over the tree as it is now."""
+    repo = gate.repository(root)
+    made = gate.last(repo)
+    if form:
+        print(FORMATS[form.value][1](made), end="")
+        return
+    files = _write(made, output)
+    if sign:
+        files.append(output / ATTESTATION)
+        write_json(files[-1], statement.sign(made, sign))
+    emit({"files": [str(file) for file in files]}, as_json, lambda data: "\n".join(data["files"]))
+
+
+@app.command()
+def verify(
+    attestation_file: Annotated[Path, typer.Argument(metavar="FILE", help="What report --sign has written.")],
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Show what a signed attestation says; end with 1 unless a signer says that this very tree passed."""
+    repo = gate.repository(root)
+    said = statement.verify(_envelope(attestation_file), repo.root / repo.settings.signers)
+    digest = said["subject"][0]["digest"]["sha256"]
+    data = {
+        "tree": digest,
+        "same_tree": digest == gate.digest(repo.tree),
+        "result": said["predicate"]["result"],
+        "badge": said["predicate"]["badge"],
+    }
+    data["ok"] = data["same_tree"] and data["result"] == "PASSED"
+    emit(data, as_json, lambda _: _verified(data))
+    if not data["ok"]:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def explain(
+    identifier: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_criterion)],
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Say what a criterion asks for, what would show it, and how it is met here."""
+    repo = gate.repository(root)
+    criterion = standard.find(identifier, repo.standards)
+    data = {**criterion.model_dump(), "family": criterion.family}
+    data["not_applicable"] = repo.settings.not_applicable.get(criterion.id)
+    data["attested"] = criterion.id in attestation.load(repo.root, repo.settings)
+    data["waivers"] = [one.id for one in repo.settings.waivers if one.criterion == criterion.id]
+    emit(data, as_json, lambda _: _explained(data))
+
+
+@app.command()
+def waive(
+    name: Annotated[str, typer.Option("--id", help="A name for the waiver.")],
+    reason: Annotated[str, typer.Option(help="Why it is accepted.")],
+    owner: Annotated[str, typer.Option(help="The role that answers for it.")],
+    expires: Annotated[datetime.datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day on which it counts.")],
+    criterion: Annotated[
+        str | None, typer.Option(help="The criterion that is not met.", autocompletion=complete_criterion)
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Or the check whose findings are accepted.", autocompletion=complete_check)
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Only those of this rule.")] = None,
+    path: Annotated[str | None, typer.Option(help="Only those in files that this pattern matches.")] = None,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Accept a defect or an unmet criterion for a time: writes it into sqa.yml."""
+    repo = gate.repository(root)
+    made = gate.waiver(
+        repo, id=name, reason=reason, owner=owner, expires=expires.date(), criterion=criterion, check=check, rule=rule,
+        path=path,
+    )  # fmt: skip
+    emit(made.model_dump(), as_json, lambda _: f"{repo.root / settings.NAME}: waiver {made.id} until {made.expires}")
+
+
+@app.command()
+def attest(
+    criterion: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_criterion)],
+    words: Annotated[str, typer.Option("--statement", help="What was seen, and where.")],
+    signer: Annotated[str, typer.Option(help="Who says so, as the file of signers names them.")],
+    key: Annotated[Path, typer.Option(help="Their SSH key.", dir_okay=False)],
+    expires: Annotated[datetime.datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day on which it counts.")],
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Say, signed and for a time, that a criterion is met that no machine can judge."""
+    repo = gate.repository(root)
+    path = gate.attest(repo, criterion, words, signer, expires.date(), key)
+    emit({"file": str(path)}, as_json, lambda _: f"{path}\n{path}.sig")
+
+
+@app.command("baseline")
+def take_baseline(root: Root = Path(), jobs: int | None = None, as_json: Json = False) -> None:
+    """Run the checks and take what they find now for known: only what is new counts from here on."""
+    repo = gate.repository(root)
+    with _Shown() as shown:
+        judged = gate.run(repo, jobs=jobs, progress=shown.note)
+    path = repo.root / repo.settings.baseline
+    found = [one for outcome in judged.outcomes for one in outcome.findings]
+    count = baseline.write(path, found)
+    emit({"file": str(path), "findings": count}, as_json, lambda _: f"{path}: {count} findings are known")
+
+
+@app.command()
+def badge(
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the picture there.", dir_okay=False)
+    ] = None,
+    root: Root = Path(),
+    as_json: Json = False,
+) -> None:
+    """Show the badge that the last run reached, and what each further one needs."""
+    made = gate.last(gate.repository(root))
+    if output:
+        write_atomic(output, FORMATS["badge"][1](made))
+    data = {"badge": made["badge"], "badges": made["badges"]}
+    rows = [[name, ", ".join(one["missing"]) or "nothing"] for name, one in made["badges"].items()]
+    emit(data, as_json, lambda _: Group(f"badge: {made['badge']}", _table(["badge", "missing"], rows)))
+
+
+@app.command()
+def init(root: Root = Path(), as_json: Json = False) -> None:
+    """Begin to hold a repository against a standard: writes a sqa.yml to go on from."""
+    path = gate.begin(gate.top(root.resolve()))
+    emit({"file": str(path)}, as_json, lambda _: f"{path}\nnext: deep sqa run --root {path.parent}")
 
 
 @app.command("tools")
@@ -84,6 +256,45 @@ def list_tools(
         as_json,
         lambda _: _table(["tool", "installed"], [[one["tool"], _yes(one["installed"])] for one in data]),
     )
+
+
+def _write(made: dict[str, Any], folder: Path) -> list[Path]:
+    files = [folder / name for name, _ in FORMATS.values()]
+    for file, (_, render) in zip(files, FORMATS.values(), strict=True):
+        write_atomic(file, render(made))
+    return files
+
+
+def _envelope(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as broken:
+        raise DeepError(
+            f"{path}: not an attestation", found=str(broken), next_step="deep sqa report --sign KEY"
+        ) from broken
+
+
+def _verified(data: dict[str, Any]) -> str:
+    about = "this tree" if data["same_tree"] else f"another tree ({data['tree'][:16]})"
+    return f"{data['result']}, badge {data['badge']}, about {about}"
+
+
+def _explained(data: dict[str, Any]) -> Group:
+    lines: list[Any] = [
+        Text(f"{data['id']} {data['title']}", style="bold"),
+        f"level: {data['level']}" + (" (its parent's)" if data["inherited"] else ""),
+        f"shown by: {data['evidence']}",
+        f"checks: {', '.join(data['checks']) or 'none: it is attested by people, or does not apply'}",
+    ]
+    if data["note"]:
+        lines.append(f"note: {data['note']}")
+    if data["not_applicable"]:
+        lines.append(f"not applicable here: {data['not_applicable']}")
+    if data["attested"]:
+        lines.append("attested here")
+    if data["waivers"]:
+        lines.append(f"waivers: {', '.join(data['waivers'])}")
+    return Group(*lines)
 
 
 class _Shown:

@@ -1,0 +1,151 @@
+"""A run as an in-toto attestation: who holds the tree can be shown later that it passed, and by whom that was seen.
+
+The statement (in-toto Statement v1, predicate test-result v0.1) is about the commit and the tree; the envelope is DSSE
+1.0, signed with an Ed25519 key of OpenSSH. Who may sign stands in the repository's file of signers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+
+from testbed.errors import CHECK_FAILED, DeepError
+
+PAYLOAD = "application/vnd.in-toto+json"
+KEY = "ssh-ed25519"
+
+
+def statement(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What is attested: the tree, the verdict on each criterion, and the standards it was held against."""
+    digest = {"sha256": document["tree"]}
+    if document["revision"]:
+        digest["gitCommit"] = document["revision"]
+    by_verdict = {
+        verdict: [one["id"] for one in document["criteria"] if one["verdict"] == verdict] for verdict in VERDICTS
+    }
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": document["repository"], "digest": digest}],
+        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "predicate": {
+            "result": "PASSED" if document["ok"] else "FAILED",
+            "configuration": [
+                {"name": f"{one['name']} {one['version']}", "uri": one["url"]} for one in document["standards"].values()
+            ],
+            "passedTests": by_verdict["pass"],
+            "warnedTests": by_verdict["inconclusive"],
+            "failedTests": by_verdict["fail"],
+            "notApplicableTests": by_verdict["not_applicable"],
+            "badge": document["badge"],
+            "gate": document["gate"],
+            "created": document["created"],
+            "waivers": [{"id": one["id"], "expires": one["expires"]} for one in document["waivers"]],
+        },
+    }
+
+
+VERDICTS = ("pass", "inconclusive", "fail", "not_applicable")
+
+
+def sign(document: Mapping[str, Any], key: Path) -> dict[str, Any]:
+    """The envelope; raises ``DeepError`` for a partial run and for a key that cannot sign."""
+    if document["partial"]:
+        raise DeepError(
+            "a run over a part of the tree or of the checks is not attested",
+            next_step="deep sqa run, without --changed",
+        )
+    private = _private(key)
+    payload = json.dumps(statement(document), sort_keys=True, separators=(",", ":")).encode()
+    signature = private.sign(_encoded(payload))
+    return {
+        "payloadType": PAYLOAD,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{"keyid": keyid(private.public_key()), "sig": base64.b64encode(signature).decode()}],
+    }
+
+
+def verify(envelope: Mapping[str, Any], signers: Path) -> dict[str, Any]:
+    """The statement of an envelope that one of the signers signed; raises ``DeepError`` for every other."""
+    known = {keyid(key): key for key in _signers(signers)}
+    try:
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        signatures = [(one["keyid"], base64.b64decode(one["sig"], validate=True)) for one in envelope["signatures"]]
+    except (KeyError, TypeError, binascii.Error) as broken:
+        raise _refused("not a DSSE envelope", str(broken)) from broken
+    if envelope.get("payloadType") != PAYLOAD:
+        raise _refused("not an in-toto attestation", str(envelope.get("payloadType")))
+    for name, signature in signatures:
+        if name in known and _holds(known[name], signature, payload):
+            return dict(json.loads(payload))
+    raise _refused("no signature of a known signer holds", ", ".join(name for name, _ in signatures) or "no signature")
+
+
+def keyid(key: Ed25519PublicKey) -> str:
+    """The key's fingerprint as ``ssh-keygen -l`` prints it."""
+    blob = base64.b64decode(key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def _encoded(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is signed is the type too."""
+    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)
+
+
+def _holds(key: Ed25519PublicKey, signature: bytes, payload: bytes) -> bool:
+    try:
+        key.verify(signature, _encoded(payload))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except FileNotFoundError as missing:
+        raise DeepError("no such key", found=str(path), next_step="ssh-keygen -t ed25519 -f FILE") from missing
+    except (ValueError, TypeError, UnsupportedAlgorithm) as wrong:
+        raise DeepError(
+            "the key cannot be read", found=f"{path}: {wrong}", needed="an OpenSSH key without passphrase"
+        ) from wrong
+    if not isinstance(key, Ed25519PrivateKey):
+        raise DeepError("the key is of another kind", found=type(key).__name__, needed="Ed25519: ssh-keygen -t ed25519")
+    return key
+
+
+def _signers(path: Path) -> list[Ed25519PublicKey]:
+    """The Ed25519 keys of an ALLOWED SIGNERS file of ssh-keygen(1)."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as missing:
+        raise _refused("nobody may sign", f"no file {path}") from missing
+    keys = []
+    for line in lines:
+        words = line.split()
+        if KEY in words and not line.startswith("#"):
+            keys.append(load_ssh_public_key(" ".join(words[words.index(KEY) :][:2]).encode()))
+    return [key for key in keys if isinstance(key, Ed25519PublicKey)]
+
+
+def _refused(message: str, found: str) -> DeepError:
+    return DeepError(
+        message,
+        found=found,
+        needed="a signature by a key of the file of signers",
+        next_step="deep sqa report --sign KEY",
+        exit_code=CHECK_FAILED,
+    )

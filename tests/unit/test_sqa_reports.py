@@ -1,0 +1,256 @@
+"""Reports: each says what the run found, escaped for where it is read, and the same for the same run."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sqa import gate, settings, statement
+from sqa.judgement import judge
+from sqa.model import Finding, Outcome, Verdict, fingerprinted
+from sqa.reports import FORMATS
+from testbed.cli import sqa as cli
+from testbed.errors import DeepError
+from tests.unit.sqa_toys import commit, write
+
+NASTY = "<script>alert('x')</script> \x0b & \u00e9 ]]>"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gate.Repository:
+    """A repository with one waiver, at a fixed time and with a cache of its own."""
+    monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    root = write(tmp_path / "tree", one="x = 1\n")
+    (root / "sqa.yml").write_text(
+        "waivers:\n- {id: old, check: bandit, rule: B1, reason: it goes with the next release, owner: maintainers,"
+        " since: 2026-01-01, expires: 2026-06-01}\n"
+    )
+    commit(root)
+    return gate.repository(root)
+
+
+@pytest.fixture
+def run(repo: gate.Repository) -> dict[str, Any]:
+    """The document of a run with a finding, a waived one, a check that could not look and one that does not apply."""
+    found = fingerprinted(
+        [Finding("a b/<x>.py", 3, "ruff", "F401", NASTY), Finding("", 0, "bandit", "B1", "weak")],
+        lambda *_: "import os",
+    )
+    by_check = {check: tuple(one for one in found if one.check == check) for check in ("ruff", "bandit")}
+    outcomes = [
+        Outcome("ruff", Verdict.FAIL, "ruff 1.0", by_check["ruff"], 2, 2, {"rules": 7}),
+        Outcome("bandit", Verdict.FAIL, "bandit 2.0", by_check["bandit"], 2, 2),
+        Outcome("mypy", Verdict.INCONCLUSIVE, selected=2, reasons=(f"ended with 3: {NASTY}",)),
+        Outcome("hadolint", Verdict.NOT_APPLICABLE, reasons=("no file of its kind",)),
+    ]
+    known = {name: repo.checks[next(iter(repo.checks))] for name in ("ruff", "bandit", "mypy", "hadolint")}
+    judged = judge(
+        outcomes, repo.standards, repo.settings, today=datetime.date(2026, 1, 1), attestations={}, partial=False
+    )
+    return gate.document(gate.Repository(**{**vars(repo), "checks": {**known, **repo.checks}}), judged)
+
+
+def test_every_format_is_offered_and_the_same_each_time(run: dict[str, Any]) -> None:
+    assert [one.value for one in cli.Format] == list(FORMATS)
+    again = json.loads(json.dumps(run))
+    for _, render in FORMATS.values():
+        assert render(run) == render(again)
+
+
+def test_sarif_has_a_run_for_each_check_and_says_which_could_not_look(run: dict[str, Any]) -> None:
+    made = json.loads(FORMATS["sarif"][1](run))
+    runs = {one["tool"]["driver"]["name"]: one for one in made["runs"]}
+    assert made["version"] == "2.1.0"
+    assert {name: one["invocations"][0]["executionSuccessful"] for name, one in runs.items()} == {
+        "ruff": True, "bandit": True, "mypy": False, "hadolint": True,
+    }  # fmt: skip
+    result = runs["ruff"]["results"][0]
+    place = result["locations"][0]["physicalLocation"]
+    assert (result["ruleId"], result["message"]["text"]) == ("F401", NASTY)
+    assert (place["artifactLocation"]["uri"], place["region"]) == ("a%20b/%3Cx%3E.py", {"startLine": 3})
+    assert runs["ruff"]["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "F401"
+    assert runs["bandit"]["results"][0]["suppressions"][0]["justification"] == "waiver old"
+    assert "locations" not in runs["bandit"]["results"][0]
+
+
+def test_junit_counts_what_is_in_it(run: dict[str, Any]) -> None:
+    suites = {one.get("name"): one for one in ET.fromstring(FORMATS["junit"][1](run))}
+    criteria, checks = suites["criteria"], suites["checks"]
+    assert (criteria.get("tests"), len(criteria)) == ("93", 93)
+    assert (checks.get("tests"), checks.get("failures"), checks.get("errors"), checks.get("skipped")) == tuple("4111")
+    assert criteria.get("errors") == str(len(criteria.findall("testcase/error")))
+    message = checks.find("testcase[@name='mypy']/error")
+    assert message is not None
+    assert "alert('x')</script> \ufffd" in str(message.get("message"))
+
+
+class Page(HTMLParser):
+    """The tags of a page, which have to close in order, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in ("meta", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_by_itself_and_runs_nothing(run: dict[str, Any]) -> None:
+    text = FORMATS["html"][1](run)
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "img"} & set(page.tags)
+    assert "http" not in text.replace(run["standards"]["software"]["url"], "")
+    assert "a b/<x>.py:3" in "".join(page.words)
+    for criterion in run["criteria"]:
+        assert criterion["id"] in page.words
+    assert "waiver old" in text
+
+
+def test_the_page_of_a_part_does_not_judge_criteria(run: dict[str, Any]) -> None:
+    page = Page(FORMATS["html"][1]({**run, "partial": True}))
+    assert "Badges" not in page.words
+
+
+def test_sqaaas_families_are_as_valid_as_their_musts(run: dict[str, Any]) -> None:
+    made = json.loads(FORMATS["sqaaas"][1](run))
+    style = made["report"]["QC.Sty"]
+    assert len(made["report"]) == 15
+    assert style["valid"] is False
+    assert style["subcriteria"]["QC.Sty01"]["evidence"][0]["tool"] == "ruff 1.0"
+    assert style["coverage"]["total_subcriteria"] == len(style["subcriteria"])
+    bronze = made["badge"]["software"]["criteria"]["bronze"]
+    assert sorted(bronze["missing"] + bronze["fulfilled"]) == sorted(bronze["to_fulfill"])
+
+
+@pytest.mark.parametrize(("ok", "word"), [(True, "silver"), (False, "silver, held back")])
+def test_the_picture_says_what_was_reached(run: dict[str, Any], ok: bool, word: str) -> None:
+    picture = ET.fromstring(FORMATS["badge"][1]({**run, "badge": "silver", "ok": ok}))
+    assert picture.get("aria-label") == f"software quality: {word}"
+
+
+@pytest.fixture
+def key(tmp_path: Path, repo: gate.Repository) -> Path:
+    """The key of one who may sign for the repository."""
+    path = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    (repo.root / ".sqa").mkdir()
+    (repo.root / ".sqa" / "signers").write_text(f"# who may sign\nmaintainers {path.with_suffix('.pub').read_text()}")
+    return path
+
+
+def test_a_signed_run_says_what_it_is_about(run: dict[str, Any], repo: gate.Repository, key: Path) -> None:
+    envelope = json.loads(json.dumps(statement.sign(run, key)))
+    said = statement.verify(envelope, repo.root / ".sqa" / "signers")
+    assert said["subject"][0]["digest"] == {"sha256": run["tree"], "gitCommit": run["revision"]}
+    assert said["predicate"]["result"] == "FAILED"
+    shown = subprocess.run(["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True).stdout
+    assert envelope["signatures"][0]["keyid"] in shown
+
+
+def altered(envelope: dict[str, Any]) -> dict[str, Any]:
+    payload = base64.b64decode(envelope["payload"]).replace(b"FAILED", b"PASSED")
+    return {**envelope, "payload": base64.b64encode(payload).decode()}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (altered, "no signature of a known signer holds"),
+        (lambda envelope: {**envelope, "signatures": []}, "no signature of a known signer holds"),
+        (lambda envelope: {**envelope, "payloadType": "text/plain"}, "not an in-toto attestation"),
+        (lambda envelope: {**envelope, "payload": "%"}, "not a DSSE envelope"),
+        (lambda _: {}, "not a DSSE envelope"),
+    ],
+)
+def test_what_nobody_signed_is_refused(
+    run: dict[str, Any], repo: gate.Repository, key: Path, spoil: Any, why: str
+) -> None:
+    with pytest.raises(DeepError, match=why):
+        statement.verify(spoil(statement.sign(run, key)), repo.root / ".sqa" / "signers")
+
+
+def test_a_stranger_signs_in_vain_and_a_part_is_not_signed(
+    run: dict[str, Any], repo: gate.Repository, key: Path, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", stranger], check=True)
+    with pytest.raises(DeepError, match="no signature of a known signer holds"):
+        statement.verify(statement.sign(run, stranger), repo.root / ".sqa" / "signers")
+    with pytest.raises(DeepError, match="nobody may sign"):
+        statement.verify(statement.sign(run, key), repo.root / "no-such-file")
+    with pytest.raises(DeepError, match="a part of the tree"):
+        statement.sign({**run, "partial": True}, key)
+    with pytest.raises(DeepError, match="no such key"):
+        statement.sign(run, tmp_path / "missing")
+
+
+def deep(repo: gate.Repository, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of ``deep sqa``, run in the repository."""
+    done = CliRunner().invoke(cli.app, [*arguments, "--root", str(repo.root)], catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+def test_reports_are_of_the_tree_as_it_is(run: dict[str, Any], repo: gate.Repository, tmp_path: Path) -> None:
+    with pytest.raises(DeepError, match="no run to report on"):
+        deep(repo, "report", "--format", "json")
+    gate.remember(repo, run)
+    status, text = deep(repo, "report", "--format", "json")
+    assert (status, json.loads(text)["badge"]) == (0, "none")
+    assert deep(repo, "report", "--output", str(tmp_path / "out"))[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name for name, _ in FORMATS.values()}
+    write(repo.root, one="changed\n")
+    with pytest.raises(DeepError, match="the tree has changed"):
+        deep(repo, "badge")
+
+
+def test_a_waiver_is_written_beside_what_is_there(repo: gate.Repository) -> None:
+    path = repo.root / "sqa.yml"
+    path.write_text(f"# ours\ngate: silver # for now\n{path.read_text()}")
+    words = ["waive", "--id", "new", "--reason", "replaced in the next release", "--owner", "maintainers"]
+    assert deep(repo, *words, "--expires", "2026-05-01", "--criterion", "QC.Doc03")[0] == 0
+    text = path.read_text()
+    assert ("# ours" in text, "silver # for now" in text) == (True, True)
+    assert [one.id for one in settings.load(repo.root).waivers] == ["old", "new"]
+    for wrong in (["--criterion", "QC.Doc99"], ["--check", "no-such"], [], ["--criterion", "QC.Doc03"]):
+        with pytest.raises(DeepError):
+            deep(repo, *words, "--expires", "2026-05-01", *wrong)
+        assert path.read_text() == text
+
+
+def test_a_word_is_given_and_explained(repo: gate.Repository, key: Path) -> None:
+    words = ["attest", "QC.Doc03", "--statement", "The pages are published after each release.", "--key", str(key)]
+    assert deep(repo, *words, "--signer", "maintainers", "--expires", "2026-12-31")[0] == 0
+    assert "attested here" in deep(repo, "explain", "QC.Doc03")[1]
+    with pytest.raises(DeepError, match="has expired"):
+        deep(repo, *words, "--signer", "maintainers", "--expires", "2025-12-31")
+
+
+def test_a_repository_begins_once(repo: gate.Repository, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = gate.repository(tmp_path / "other")
+    assert deep(other, "init")[0] == 0
+    assert settings.load(other.root).gate == "bronze"
+    with pytest.raises(DeepError, match="exists"):
+        deep(other, "init")
