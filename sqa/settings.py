@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 
 from sqa import standard
 from testbed.errors import DeepError
@@ -102,6 +101,8 @@ def add_waiver(root: Path, waiver: Waiver) -> None:
 
     Raises ``DeepError`` where the file would then be wrong; it is left as it was.
     """
+    from ruamel.yaml import YAML  # a run need not wait for it
+
     path = root / NAME
     editor = YAML()
     editor.width = 120

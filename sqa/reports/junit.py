@@ -13,7 +13,7 @@ BINDING = ("MUST", "MUST NOT")
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """A MUST that is not met is a failure, or an error where nobody could look; what is not met beside it is skipped."""
+    """A MUST that is not met is a failure, or an error where nobody could look; other unmet ones are skipped."""
     suites = ET.Element("testsuites", name=f"quality of {_clean(document['repository'])}")
     if not document["partial"]:
         _suite(suites, "criteria", document["created"], [_criterion(one) for one in document["criteria"]])
