@@ -9,6 +9,8 @@ from typing import Any
 
 import jinja2
 
+from sqa.model import Verdict
+
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
 
 
@@ -30,5 +32,5 @@ def render(document: Mapping[str, Any]) -> str:
         run=document,
         families={name: one for name, one in families.items() if one["criteria"]},
         counts=Counter(one["verdict"] for one in document["criteria"]),
-        words={"pass": "pass", "fail": "fail", "inconclusive": "inconclusive", "not_applicable": "not applicable"},
+        verdicts=[one.value for one in Verdict],
     )
