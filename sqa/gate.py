@@ -95,10 +95,10 @@ def run(
     only = frozenset(
         _known(criteria, {one.id for one in repo.criteria} | {one.family for one in repo.criteria}, "criterion")
     )
-    wanted = _known(checks, set(repo.checks), "check") or _of_criteria(repo, only)
+    names = _known(checks, set(repo.checks), "check") or wanted(repo, only)
     files = repo.tree.changed_since(changed) if changed else None
     runner = Runner(repo.tree, repo.settings, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress)
-    outcomes = runner.run([repo.checks[name] for name in wanted], files)
+    outcomes = runner.run([repo.checks[name] for name in names], files)
     return judge(
         outcomes,
         repo.standards,
@@ -213,6 +213,7 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
             for name in BADGES
         },
         "partial": judged.partial,
+        "complete": judged.complete,
         "obstacles": list(judged.obstacles),
         "criteria": [one.as_dict() for one in judged.criteria],
         "checks": [{"title": repo.checks[one.check].check.title, **one.as_dict()} for one in judged.outcomes],
@@ -229,9 +230,10 @@ def _known(names: Sequence[str], known: set[str], what: str) -> list[str]:
     return list(names)
 
 
-def _of_criteria(repo: Repository, only: frozenset[str]) -> list[str]:
-    wanted = [one for one in repo.criteria if not only or one.id in only or one.family in only]
-    applicable = [one for one in wanted if one.id not in repo.settings.not_applicable]
+def wanted(repo: Repository, only: frozenset[str] = frozenset()) -> list[str]:
+    """The checks that speak for criteria of the repository (ids or families, all where empty)."""
+    asked = [one for one in repo.criteria if not only or one.id in only or one.family in only]
+    applicable = [one for one in asked if one.id not in repo.settings.not_applicable]
     named: set[str] = {name for one in applicable for name in one.checks}
     named |= {
         one.check.name for one in repo.checks.values() if set(one.check.criteria) & {each.id for each in applicable}

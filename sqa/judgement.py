@@ -53,7 +53,11 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A whole run. ``accepted``: fingerprint to why a finding does not count (a waiver, the baseline)."""
+    """A run, judged.
+
+    ``accepted``: fingerprint to why a finding does not count (a waiver, the baseline). ``partial``: it judges checks
+    and no criteria. ``complete``: it judges every criterion of the repository's standards.
+    """
 
     outcomes: tuple[Outcome, ...]
     criteria: tuple[Judged, ...]
@@ -63,6 +67,7 @@ class Judgement:
     gate: str
     badge: str
     partial: bool
+    complete: bool
 
     @property
     def open_findings(self) -> tuple[Finding, ...]:
@@ -131,7 +136,7 @@ def judge(
     )
     return Judgement(
         tuple(counted), tuple(criteria), accepted, expired, unused, "none" if only else settings.gate,
-        badge(criteria), partial,
+        badge(criteria), partial, not (partial or only),
     )  # fmt: skip
 
 

@@ -63,10 +63,9 @@ VERDICTS = ("pass", "inconclusive", "fail", "not_applicable")
 
 def sign(document: Mapping[str, Any], key: Path) -> dict[str, Any]:
     """The envelope; raises ``DeepError`` for a partial run and for a key that cannot sign."""
-    if document["partial"]:
+    if not document["complete"]:
         raise DeepError(
-            "a run over a part of the tree or of the checks is not attested",
-            next_step="deep sqa run, without --changed",
+            "a run over a part is not attested", next_step="deep sqa run, without --changed, --check and --criteria"
         )
     private = _private(key)
     payload = json.dumps(statement(document), sort_keys=True, separators=(",", ":")).encode()

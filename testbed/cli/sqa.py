@@ -224,6 +224,8 @@ def badge(
 ) -> None:
     """Show the badge that the last run reached, and what each further one needs."""
     made = gate.last(gate.repository(root))
+    if not made["complete"]:
+        raise DeepError("the last run was over a part, which reaches no badge", next_step="deep sqa run")
     if output:
         write_atomic(output, FORMATS["badge"][1](made))
     data = {"badge": made["badge"], "badges": made["badges"]}

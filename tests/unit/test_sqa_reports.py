@@ -200,8 +200,8 @@ def test_a_stranger_signs_in_vain_and_a_part_is_not_signed(
         statement.verify(statement.sign(run, stranger), repo.root / ".sqa" / "signers")
     with pytest.raises(DeepError, match="nobody may sign"):
         statement.verify(statement.sign(run, key), repo.root / "no-such-file")
-    with pytest.raises(DeepError, match="a part of the tree"):
-        statement.sign({**run, "partial": True}, key)
+    with pytest.raises(DeepError, match="a run over a part"):
+        statement.sign({**run, "complete": False}, key)
     with pytest.raises(DeepError, match="no such key"):
         statement.sign(run, tmp_path / "missing")
 
