@@ -6,6 +6,7 @@ import datetime
 import difflib
 import re
 from collections import Counter
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -52,6 +53,8 @@ Check = Literal[
     "hardening",
     "image-scan",
 ]
+# The parser in C where there is one: the standards are long.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CHECKS: tuple[str, ...] = get_args(Check)
 LEVELS: tuple[str, ...] = get_args(Level)
 
@@ -165,7 +168,7 @@ def load(name: str) -> Standard:
     """The standard ``name``; raises ``DeepError`` for an unknown one or one whose file is wrong."""
     if name not in names():
         raise DeepError("unknown standard", found=name, needed=f"one of: {', '.join(names())}", next_step="name one")
-    return read(FOLDER / f"{name}.yml")
+    return _read_once(FOLDER / f"{name}.yml")
 
 
 def load_all() -> dict[str, Standard]:
@@ -196,7 +199,7 @@ def read(path: Path) -> Standard:
     """The standard that the file ``path`` declares; raises ``DeepError`` that names the file and each wrong field."""
     data: Any = None
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)  # nosec B506 # both are safe loaders
         return Standard.model_validate(data)
     except ValidationError as wrong:
         raise _error(path, "; ".join(_explain(one["loc"], one["msg"], data) for one in wrong.errors())) from wrong
@@ -206,6 +209,9 @@ def read(path: Path) -> Standard:
         raise _error(path, "not UTF-8") from garbled
     except OSError as unreadable:
         raise _error(path, f"cannot be read: {unreadable.strerror}") from unreadable
+
+
+_read_once = lru_cache(read)
 
 
 def _error(path: Path, message: str) -> DeepError:
