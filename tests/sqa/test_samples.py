@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +32,8 @@ PACKAGE = {
     "src/sample/__init__.py": '"""A sample."""\n',
     "src/sample/core.py": (
         '"""The core."""\n\nimport os\nimport subprocess\n\n\n'
-        f'def show(name: str) -> int:\n    """Show a file."""\n    subprocess.run("cat " + name, {SHELL}, check=False)\n'
+        'def show(name: str) -> int:\n    """Show a file."""\n'
+        f'    subprocess.run("cat " + name, {SHELL}, check=False)\n'
         '    return "done"\n'
     ),
     "tests/test_core.py": '"""Tests."""\n\n\ndef test_nothing() -> None:\n    """Nothing."""\n',
