@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqa import attestation, baseline, registry, settings, standard
 from sqa.attestation import Attestation
 from sqa.judgement import BADGES, Judgement, judge, needs
+from sqa.model import Outcome
 from sqa.registry import Registered
 from sqa.runner import Progress, Runner
 from sqa.settings import Settings, Waiver
@@ -97,10 +98,8 @@ def run(
     )
     names = _known(checks, set(repo.checks), "check") or wanted(repo, only)
     files = repo.tree.changed_since(changed) if changed else None
-    runner = Runner(repo.tree, repo.settings, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress)
-    outcomes = runner.run([repo.checks[name] for name in names], files)
     return judge(
-        outcomes,
+        look(repo, names, files, jobs=jobs, progress=progress),
         repo.standards,
         repo.settings,
         today=today or now().date(),
@@ -109,6 +108,19 @@ def run(
         only=only,
         partial=bool(checks or changed),
     )
+
+
+def look(
+    repo: Repository,
+    names: Sequence[str],
+    changed: frozenset[str] | None = None,
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """The outcomes of these checks, of the files ``changed`` alone where they are given."""
+    runner = Runner(repo.tree, repo.settings, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress)
+    return runner.run([repo.checks[name] for name in names], changed)
 
 
 def waiver(repo: Repository, **fields: Any) -> Waiver:
@@ -216,7 +228,7 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
         "complete": judged.complete,
         "obstacles": list(judged.obstacles),
         "criteria": [one.as_dict() for one in judged.criteria],
-        "checks": [{"title": repo.checks[one.check].check.title, **one.as_dict()} for one in judged.outcomes],
+        "checks": [one.as_dict() for one in judged.outcomes],
         "accepted": dict(sorted(judged.accepted.items())),
         "waivers": [json.loads(one.model_dump_json()) for one in repo.settings.waivers],
         "unused_waivers": list(judged.unused),

@@ -75,6 +75,7 @@ class Outcome:
     check: str
     verdict: Verdict
     tool: str = ""
+    title: str = ""
     findings: tuple[Finding, ...] = ()
     selected: int = 0
     examined: int = 0
@@ -91,6 +92,7 @@ class Outcome:
             "check": self.check,
             "verdict": self.verdict.value,
             "tool": self.tool,
+            "title": self.title,
             "selected": self.selected,
             "examined": self.examined,
             "work": dict(sorted(self.work.items())),

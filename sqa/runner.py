@@ -161,7 +161,7 @@ class Plan:
         tool = self.registered.tool.version if self.registered.tool else ""
         made = Outcome(
             self.check.name, Verdict.INCONCLUSIVE, tool, selected=len(self.restricted), reasons=tuple(self.reasons),
-            seconds=self.seconds, cached=self.cached, criteria=self.check.criteria,
+            seconds=self.seconds, cached=self.cached, criteria=self.check.criteria, title=self.check.title,
         )  # fmt: skip
         if not self.restricted and not self.reasons:
             why = "no file of its kind" if not self.selected else "no file of its kind has changed"

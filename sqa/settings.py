@@ -115,16 +115,16 @@ def add_waiver(root: Path, waiver: Waiver) -> None:
     write_atomic(path, text.getvalue())
 
 
-def load(root: Path) -> Settings:
+def load(root: Path, name: str = NAME, default: Settings | None = None) -> Settings:
     """The settings of the repository ``root``, the defaults where it has none.
 
     Raises ``DeepError`` that names each wrong field.
     """
-    path = root / NAME
+    path = root / name
     try:
         return _parsed(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Settings()
+        return default or Settings()
     except UnicodeDecodeError as broken:
         raise DeepError(f"{path}: not UTF-8: {broken}", next_step="correct the file") from broken
 

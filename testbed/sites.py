@@ -236,18 +236,26 @@ def need_testbed(site: str, name: str | None = None) -> None:
 
 
 def verify(
-    site: str, *, name: str | None = None, select: str | None = None, limit: str | None = None, quiet: bool = False
+    site: str,
+    *,
+    name: str | None = None,
+    select: str | None = None,
+    limit: str | None = None,
+    assess: bool = False,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Run the acceptance suite against a site and return its verdict ``{ok, site, simulated, checks, failures, ...}``.
 
-    ``select`` is a pytest ``-k`` expression. The folder named in the verdict (``report``) holds verdict.json,
-    junit.xml and the log. Raises ``DeepError`` when the suite ends without a verdict.
+    ``select`` is a pytest ``-k`` expression; ``assess`` adds a look at the site as an attacker finds it. The folder named
+    in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite ends
+    without a verdict.
     """
     need_testbed(site, name)
     report = logs_dir(site, name) / f"verify-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     report.mkdir(parents=True)
     argv = [sys.executable, "-m", "pytest", *suite_args(site, name, report), *(["-k", select] if select else [])]
     argv += ["--limit", limit] if limit else []
+    argv += ["--assess"] if assess else []
     with _follow(report / "progress.txt", f"verify {site}", quiet):
         done = run(argv, cwd=repo_root(), log=report / "suite.log", check=False, env=ansible_environment())
     verdict = report / "verdict.json"

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sqa import attestation, baseline, gate, settings, standard, statement, tools
+from sqa import assessment, attestation, baseline, gate, settings, standard, statement, tools
 from sqa.judgement import Judgement
 from sqa.model import Outcome, Verdict
 from sqa.reports import FORMATS
-from testbed.cli.options import Json
+from testbed.cli.options import Json, SiteName, SiteTestbed
 from testbed.console import emit, err
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import write_atomic, write_json
@@ -90,6 +90,26 @@ def run(
         _write(made, output)
     emit(made, as_json, lambda _: _rendered(judged))
     if not judged.ok:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def assess(
+    site: SiteName,
+    name: SiteTestbed = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write every report there.", file_okay=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold a running site against the service baseline: what can be reached, read, guessed, and how it is deployed."""
+    with _Shown() as shown:
+        found = assessment.assess(site, name=name, progress=shown.note, quiet=as_json or not err.is_terminal)
+    made = {**gate.document(found.repo, found.judgement), "repository": f"site {site}", "suite": found.suite["report"]}
+    if output:
+        _write(made, output)
+    emit(made, as_json, lambda _: _rendered(found.judgement))
+    if not found.judgement.ok:
         raise typer.Exit(CHECK_FAILED)
 
 

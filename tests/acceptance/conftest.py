@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vault-password-file", metavar="PATH", help="opens the site's secrets")
     group.addoption("--verdict", metavar="PATH", help="write the JSON verdict to this file")
     group.addoption("--progress", metavar="PATH", help="write a line of progress to this file after each check")
+    group.addoption("--assess", action="store_true", help="also look at the site as an attacker does; takes longer")
     group.addoption(
         "--limit",
         metavar="PATTERN",
@@ -48,6 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the inventory once and start the verdict."""
     config.addinivalue_line("markers", "group(name): run once for every host of this group of the inventory")
+    config.addinivalue_line("markers", "assess: only with --assess")
+    config.addinivalue_line("markers", "check(name): the check of the quality gate that this is a part of")
     sources = [Path(source) for source in config.getoption("--site-inventory")]
     if not sources:
         return
@@ -61,6 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(
             VerdictRecorder(Path(verdict), site.name, site.simulated, Path(progress) if progress else None)
         )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only an assessment asks for."""
+    if not config.getoption("--assess"):
+        items[:] = [item for item in items if item.get_closest_marker("assess") is None]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -48,16 +48,15 @@ def run(repo: gate.Repository) -> dict[str, Any]:
     )
     by_check = {check: tuple(one for one in found if one.check == check) for check in ("ruff", "bandit")}
     outcomes = [
-        Outcome("ruff", Verdict.FAIL, "ruff 1.0", by_check["ruff"], 2, 2, {"rules": 7}),
-        Outcome("bandit", Verdict.FAIL, "bandit 2.0", by_check["bandit"], 2, 2),
+        Outcome("ruff", Verdict.FAIL, "ruff 1.0", findings=by_check["ruff"], selected=2, examined=2, work={"rules": 7}),
+        Outcome("bandit", Verdict.FAIL, "bandit 2.0", findings=by_check["bandit"], selected=2, examined=2),
         Outcome("mypy", Verdict.INCONCLUSIVE, selected=2, reasons=(f"ended with 3: {NASTY}",)),
         Outcome("hadolint", Verdict.NOT_APPLICABLE, reasons=("no file of its kind",)),
     ]
-    known = {name: repo.checks[next(iter(repo.checks))] for name in ("ruff", "bandit", "mypy", "hadolint")}
     judged = judge(
         outcomes, repo.standards, repo.settings, today=datetime.date(2026, 1, 1), attestations={}, partial=False
     )
-    return gate.document(gate.Repository(**{**vars(repo), "checks": {**known, **repo.checks}}), judged)
+    return gate.document(repo, judged)
 
 
 def test_every_format_is_offered_and_the_same_each_time(run: dict[str, Any]) -> None:

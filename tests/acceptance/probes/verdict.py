@@ -37,6 +37,7 @@ class VerdictRecorder:
             self.checks[item.nodeid] = {
                 "id": _identifier(item.nodeid),
                 "title": _title(item),
+                "check": marker.args[0] if (marker := item.get_closest_marker("check")) else "acceptance",
                 "outcome": "not run",
                 "seconds": 0.0,
                 "reason": "the run ended before",

@@ -1,0 +1,94 @@
+"""What a host shows to whoever is on it or reaches it: secrets to read, files to write, and how a port speaks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+from tests.acceptance.probes.site import python_on
+
+TIMEOUT = 5.0
+# Where services keep their configuration, data, programs and logs. Not what they unpack: layers of images, pods.
+ROOTS = ("/etc", "/home", "/opt", "/root", "/srv", "/usr/local", "/var/lib", "/var/log")
+UNPACKED = ("/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet/pods")
+
+# Runs on the host: prints {"seen": files looked at, "found": [[path, what], ...]}. Only what another user can really
+# reach counts: every folder above it lets others through.
+SECRETS = r"""
+import json, os, re, stat, sys
+LARGEST = 65536
+CONTENT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|client-key-data:|\"auths\":|"
+    rb"(?m:^[^#\s:]+:\$(?:2[aby]|5|6|y|apr1)\$)|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.")
+NAMED = re.compile(r"(password|secret|token)(\.[a-z]+)?$")
+roots, unpacked = json.loads(sys.argv[1])
+seen, found = 0, []
+for root in roots:
+    for folder, folders, names in os.walk(root):
+        if folder in unpacked or not os.lstat(folder).st_mode & stat.S_IXOTH:
+            folders.clear()
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            state = os.lstat(path)
+            if not stat.S_ISREG(state.st_mode):
+                continue
+            seen += 1
+            if not state.st_mode & stat.S_IROTH or not 0 < state.st_size <= LARGEST:
+                continue
+            with open(path, "rb") as file:
+                match = CONTENT.search(file.read())
+            if match or (NAMED.search(name) and root == "/etc"):
+                found.append([path, (match[0][:30].decode("ascii", "replace") if match else "named like a secret")])
+print(json.dumps({"seen": seen, "found": found}))
+"""
+
+# Runs on the host: prints {"seen": entries looked at, "found": [[path, mode], ...]}.
+WRITABLE = r"""
+import json, os, stat, sys
+roots, unpacked = json.loads(sys.argv[1])
+seen, found = 0, []
+for root in roots:
+    for folder, folders, names in os.walk(root):
+        if folder in unpacked:
+            folders.clear()
+            continue
+        for name in [*folders, *names]:
+            path = os.path.join(folder, name)
+            state = os.lstat(path)
+            seen += 1
+            folder_or_file = stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode)
+            shared = stat.S_ISDIR(state.st_mode) and state.st_mode & stat.S_ISVTX
+            if folder_or_file and state.st_mode & stat.S_IWOTH and not shared:
+                found.append([path, oct(stat.S_IMODE(state.st_mode))])
+print(json.dumps({"seen": seen, "found": found}))
+"""
+
+
+def look(host: Any, script: str, roots: Sequence[str] = ROOTS) -> dict[str, Any]:
+    """What one of the scripts sees on a host."""
+    seen: dict[str, Any] = python_on(host, script, json.dumps([list(roots), list(UNPACKED)]))
+    return seen
+
+
+def speaks_tls(address: str, port: int) -> bool:
+    """Whether a port answers a TLS handshake; ``OSError`` where nothing can be reached there."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # what it is called is not asked here, and nothing is sent
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection((address, port), timeout=TIMEOUT) as plain:
+        try:
+            with context.wrap_socket(plain):
+                return True
+        except ssl.SSLError as refused:
+            # An answer in TLS, such as one that asks for a certificate, is TLS too.
+            return refused.reason not in (
+                "WRONG_VERSION_NUMBER",
+                "UNEXPECTED_EOF_WHILE_READING",
+                "RECORD_LAYER_FAILURE",
+            )
+        except (ConnectionError, TimeoutError):
+            return False

@@ -1,0 +1,220 @@
+"""The site as an attacker finds it. Only with ``--assess`` (``deep sqa assess SITE``), for it takes longer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from sqa import tools
+from tests.acceptance.probes import exposure, listeners
+from tests.acceptance.probes.site import Site
+
+pytestmark = pytest.mark.assess
+
+# What installations are left with most often; three passwords for a name at most, so that nobody is locked out.
+COMMON = (
+    ("admin", "admin"), ("admin", "password"), ("admin", "changeme"), ("root", "root"), ("guest", "guest"),
+    ("test", "test"), ("user", "user"), ("registry", "registry"), ("postgres", "postgres"),
+)  # fmt: skip
+PATHS = ("/", "/v2/", "/api")
+SCAN_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A port of a host that others can reach."""
+
+    host: str
+    address: str
+    port: int
+    process: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port} ({self.process or 'unknown process'})"
+
+
+def endpoints(site: Site, hostname: str) -> Iterator[Endpoint]:
+    """Every TCP port of a host that is not its own alone."""
+    done = site.host(hostname).run("ss -Hltnp")
+    assert done.rc == 0, f"{hostname}: ss could not look: {done.stderr}"
+    found = [one for one in listeners.parse(done.stdout) if one.width != "loopback"]
+    assert found, f"{hostname}: ss reports no socket at all, not even that of ssh"
+    for one in {
+        (one.address if one.width == "host" else site.address(hostname), one.port): one for one in found
+    }.values():
+        address = one.address if one.width == "host" else site.address(hostname)
+        yield Endpoint(hostname, address, one.port, one.process)
+
+
+def plain(site: Site, hostname: str) -> list[int]:
+    """Ports that are declared to speak without TLS."""
+    return [
+        port
+        for entry in site.declared_for(hostname, "listeners")
+        if entry.get("plain")
+        for port in (entry["port"] if isinstance(entry["port"], list) else [entry["port"]])
+    ]
+
+
+def encrypted(site: Site, hostname: str) -> list[Endpoint]:
+    """Those of a host's endpoints that speak TLS."""
+    return [one for one in endpoints(site, hostname) if exposure.speaks_tls(one.address, one.port)]
+
+
+@pytest.mark.check("tls")
+def test_whatever_can_be_reached_is_encrypted(site: Site, hostname: str) -> None:
+    """Every port that others can reach speaks TLS, or ssh, or is declared as plain."""
+    found = list(endpoints(site, hostname))
+    allowed = plain(site, hostname)
+    open_ones = [one for one in found if one.port not in allowed and not exposure.speaks_tls(one.address, one.port)]
+    assert not open_ones, f"{hostname}: not encrypted: {', '.join(map(str, open_ones))}"
+
+
+@pytest.mark.check("tls")
+def test_encryption_is_strong(site: Site, hostname: str) -> None:
+    """No endpoint takes a version of TLS before 1.2 or a cipher suite without forward secrecy or authentication."""
+    found = encrypted(site, hostname)
+    if not found:
+        pytest.skip(f"{hostname} has no endpoint that speaks TLS")
+    scanned = [scan(one) for one in found]
+    weak = [f"{one}: {', '.join(wrong)}" for one, wrong in zip(found, scanned, strict=True) if wrong]
+    assert not weak, f"{hostname}: weak: {'; '.join(weak)}"
+
+
+OLD = ("ssl_2_0_cipher_suites", "ssl_3_0_cipher_suites", "tls_1_0_cipher_suites", "tls_1_1_cipher_suites")
+NEW = ("tls_1_2_cipher_suites", "tls_1_3_cipher_suites")
+
+
+def scan(endpoint: Endpoint) -> list[str]:
+    """What sslyze finds wrong with an endpoint; fails where it could not look."""
+    sslyze = tools.tool("sslyze")
+    tools.install(sslyze)
+    flags = ["--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3", "--heartbleed", "--reneg"]
+    where = f"{endpoint.address}:{endpoint.port}"
+    done = subprocess.run(
+        [sslyze.programs / "sslyze", "--mozilla_config=disable", *flags, "--json_out=-", where],
+        capture_output=True, text=True, check=False, timeout=SCAN_SECONDS,
+    )  # fmt: skip
+    results = json.loads(done.stdout)["server_scan_results"][0]
+    assert results["scan_status"] == "COMPLETED", f"{endpoint}: sslyze could not look: {results}"
+    commands = results["scan_result"]
+    wrong = [name.removesuffix("_cipher_suites") for name in OLD if _accepted(commands, name)]
+    suites = [suite for name in NEW for suite in _accepted(commands, name)]
+    assert suites, f"{endpoint}: sslyze saw no cipher suite"
+    wrong += [name for name in suites if not _strong(name)]
+    if commands["heartbleed"]["result"]["is_vulnerable_to_heartbleed"]:
+        wrong.append("heartbleed")
+    return wrong
+
+
+def _accepted(commands: dict[str, Any], name: str) -> list[str]:
+    assert commands[name]["status"] == "COMPLETED", f"sslyze did not finish {name}: {commands[name]}"
+    return [one["cipher_suite"]["name"] for one in commands[name]["result"]["accepted_cipher_suites"]]
+
+
+def _strong(suite: str) -> bool:
+    """Forward secrecy and a cipher that nobody has broken: all of TLS 1.3, and before it ECDHE or DHE with an AEAD."""
+    modern = suite.startswith(("TLS_AES_", "TLS_CHACHA20_"))
+    return modern or (suite.startswith(("TLS_ECDHE_", "TLS_DHE_")) and ("_GCM_" in suite or "CHACHA20" in suite))
+
+
+@pytest.mark.check("ssh")
+def test_ssh_is_strong(site: Site, hostname: str) -> None:
+    """The ssh server offers no algorithm that ssh-audit calls broken, and takes keys only."""
+    audit = tools.tool("ssh-audit")
+    tools.install(audit)
+    port = int(site.value(hostname, "ansible_port")) if site.has(hostname, "ansible_port") else 22
+    done = subprocess.run(
+        [audit.programs / "ssh-audit", "--json", "--skip-rate-test", "--port", str(port), site.address(hostname)],
+        capture_output=True, text=True, check=False, timeout=SCAN_SECONDS,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    broken = [
+        f"{one['algorithm']} ({kind}): {'; '.join(one['notes']['fail'])}"
+        for kind in ("kex", "key", "enc", "mac")
+        for one in found[kind]
+        if one.get("notes", {}).get("fail")
+    ]
+    assert any(found[kind] for kind in ("kex", "key", "enc", "mac")), f"{hostname}: ssh-audit saw nothing"
+    assert not broken, f"{hostname}: {', '.join(broken)}"
+
+
+@pytest.mark.check("ssh")
+def test_ssh_takes_no_password(site: Site, hostname: str) -> None:
+    """Nobody gets in with a password, so there is none to guess."""
+    done = subprocess.run(
+        ["ssh", "-o", "PreferredAuthentications=none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+         "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", f"root@{site.address(hostname)}", "true"],
+        capture_output=True, text=True, check=False, timeout=SCAN_SECONDS,
+    )  # fmt: skip
+    offered = done.stderr.rpartition("(")[2].partition(")")[0].split(",")
+    assert done.returncode == 255, f"{hostname}: somebody without a key gets in"
+    assert offered == ["publickey"], f"{hostname}: ssh offers {', '.join(offered)}: {done.stderr.strip()}"
+
+
+@pytest.mark.check("hardening")
+def test_no_secret_can_be_read_by_others(host: Any, hostname: str) -> None:
+    """No key, token or hash of a password is in a file that every user of the host can read."""
+    seen = exposure.look(host, exposure.SECRETS)
+    assert seen["seen"] > 100, f"{hostname}: only {seen['seen']} files were seen"
+    assert not seen["found"], f"{hostname}: everybody can read {_listed(seen['found'])}"
+
+
+@pytest.mark.check("hardening")
+def test_nothing_can_be_written_by_everybody(host: Any, hostname: str) -> None:
+    """No file or folder of configuration, programs, data or logs can be changed by every user of the host."""
+    seen = exposure.look(host, exposure.WRITABLE)
+    assert seen["seen"] > 100, f"{hostname}: only {seen['seen']} files were seen"
+    assert not seen["found"], f"{hostname}: everybody can write {_listed(seen['found'])}"
+
+
+def _listed(found: list[list[str]]) -> str:
+    return "; ".join(f"{path} ({what})" for path, what in found)
+
+
+def test_no_common_password_opens_anything(site: Site, hostname: str) -> None:
+    """No endpoint lets in somebody with a name and password that installations are left with most often."""
+    asked, opened = 0, []
+    with httpx.Client(verify=False, timeout=exposure.TIMEOUT, trust_env=False) as client:  # nosec B501 # nothing of ours is sent
+        for one in endpoints(site, hostname):
+            for attempt, entered in attempts(client, one):
+                asked += 1
+                opened += [f"{one} {attempt}"] if entered else []
+    if not asked:
+        pytest.skip(f"{hostname} has no endpoint that asks for a name and a password")
+    assert not opened, f"{hostname}: a common password is taken: {', '.join(opened)}"
+
+
+def attempts(client: httpx.Client, endpoint: Endpoint) -> Iterator[tuple[str, bool]]:
+    """What was tried, and whether it was let in: HTTP's basic authentication, and administrators of Keycloak."""
+    scheme = "https" if exposure.speaks_tls(endpoint.address, endpoint.port) else "http"
+    url = f"{scheme}://{endpoint.address}:{endpoint.port}"
+    for path in PATHS:
+        answer = _get(client, url + path)
+        if (
+            answer is not None
+            and answer.status_code == 401
+            and "basic" in answer.headers.get("www-authenticate", "").lower()
+        ):
+            for pair in COMMON:
+                again = _get(client, url + path, auth=pair)
+                yield f"{path} as {pair[0]}", again is not None and again.status_code not in (401, 403)
+            return
+    token = f"{url}/realms/master/protocol/openid-connect/token"
+    if (answer := _get(client, f"{url}/realms/master")) is not None and answer.is_success:
+        for name, password in COMMON:
+            form = {"client_id": "admin-cli", "grant_type": "password", "username": name, "password": password}
+            yield f"realm master as {name}", client.post(token, data=form).is_success
+
+
+def _get(client: httpx.Client, url: str, **more: Any) -> httpx.Response | None:
+    try:
+        return client.get(url, **more)
+    except (httpx.HTTPError, ValueError):
+        return None
