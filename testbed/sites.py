@@ -246,8 +246,8 @@ def verify(
 ) -> dict[str, Any]:
     """Run the acceptance suite against a site and return its verdict ``{ok, site, simulated, checks, failures, ...}``.
 
-    ``select`` is a pytest ``-k`` expression; ``assess`` adds a look at the site as an attacker finds it. The folder named
-    in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite ends
+    ``select`` is a pytest ``-k`` expression; ``assess`` adds a look at the site as an attacker finds it. The folder
+    named in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite ends
     without a verdict.
     """
     need_testbed(site, name)
