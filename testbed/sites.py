@@ -247,8 +247,8 @@ def verify(
     """Run the acceptance suite against a site and return its verdict ``{ok, site, simulated, checks, failures, ...}``.
 
     ``select`` is a pytest ``-k`` expression; ``assess`` adds a look at the site as an attacker finds it. The folder
-    named in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite ends
-    without a verdict.
+    named in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite
+    ends without a verdict.
     """
     need_testbed(site, name)
     report = logs_dir(site, name) / f"verify-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
