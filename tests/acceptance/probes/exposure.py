@@ -11,8 +11,9 @@ from typing import Any
 from tests.acceptance.probes.site import python_on
 
 TIMEOUT = 5.0
-# Where services keep their configuration, data, programs and logs. Not what they unpack: layers of images, pods.
-ROOTS = ("/etc", "/home", "/opt", "/root", "/srv", "/usr/local", "/var/lib", "/var/log")
+# Where hosts and services keep configuration, data and logs. Not what they unpack: layers of images, pods.
+DATA = ("/etc", "/home", "/root", "/srv", "/var/lib", "/var/log")
+PROGRAMS = ("/opt", "/usr/local")
 UNPACKED = ("/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet/pods")
 
 # Runs on the host: prints {"seen": files looked at, "found": [[path, what], ...]}. Only what another user can really
@@ -23,7 +24,7 @@ LARGEST = 65536
 CONTENT = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|client-key-data:|\"auths\":|"
     rb"(?m:^[^#\s:]+:\$(?:2[aby]|5|6|y|apr1)\$)|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.")
-NAMED = re.compile(r"(password|secret|token)(\.[a-z]+)?$")
+NAMED = re.compile(r"(^|[._-])(password|secret|token)s?(\.(json|txt|ya?ml))?$")
 roots, unpacked = json.loads(sys.argv[1])
 seen, found = 0, []
 for root in roots:
@@ -41,7 +42,7 @@ for root in roots:
                 continue
             with open(path, "rb") as file:
                 match = CONTENT.search(file.read())
-            if match or (NAMED.search(name) and root == "/etc"):
+            if match or (NAMED.search(name) and "/pam" not in folder):
                 found.append([path, (match[0][:30].decode("ascii", "replace") if match else "named like a secret")])
 print(json.dumps({"seen": seen, "found": found}))
 """
@@ -68,27 +69,35 @@ print(json.dumps({"seen": seen, "found": found}))
 """
 
 
-def look(host: Any, script: str, roots: Sequence[str] = ROOTS) -> dict[str, Any]:
-    """What one of the scripts sees on a host."""
+def look(host: Any, script: str, roots: Sequence[str]) -> dict[str, Any]:
+    """What one of the scripts sees below these folders of a host."""
     seen: dict[str, Any] = python_on(host, script, json.dumps([list(roots), list(UNPACKED)]))
     return seen
 
 
-def speaks_tls(address: str, port: int) -> bool:
-    """Whether a port answers a TLS handshake; ``OSError`` where nothing can be reached there."""
+def speaks(address: str, port: int) -> str:
+    """How a port speaks: ``tls``, ``ssh`` or ``plain``; ``OSError`` where nothing can be reached there."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # what it is called is not asked here, and nothing is sent
     context.verify_mode = ssl.CERT_NONE
-    with socket.create_connection((address, port), timeout=TIMEOUT) as plain:
+    with socket.create_connection((address, port), timeout=TIMEOUT) as connection:
         try:
-            with context.wrap_socket(plain):
-                return True
+            with context.wrap_socket(connection):
+                return "tls"
         except ssl.SSLError as refused:
             # An answer in TLS, such as one that asks for a certificate, is TLS too.
-            return refused.reason not in (
-                "WRONG_VERSION_NUMBER",
-                "UNEXPECTED_EOF_WHILE_READING",
-                "RECORD_LAYER_FAILURE",
-            )
+            if refused.reason not in ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "RECORD_LAYER_FAILURE"):
+                return "tls"
         except (ConnectionError, TimeoutError):
-            return False
+            pass
+    return "ssh" if _banner(address, port).startswith(b"SSH-") else "plain"
+
+
+def _banner(address: str, port: int) -> bytes:
+    """What a port says first; nothing where it waits for the client."""
+    with socket.create_connection((address, port), timeout=TIMEOUT) as connection:
+        connection.settimeout(1)
+        try:
+            return connection.recv(16)
+        except (ConnectionError, TimeoutError):
+            return b""
