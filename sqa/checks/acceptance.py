@@ -1,0 +1,44 @@
+"""The acceptance suite: that it ran against a deployment of this tree and passed, by the report or verdict that it wrote."""
+
+from __future__ import annotations
+
+from sqa import junit
+from sqa.check import Canary, Check, Look, Report
+from sqa.evidence import DEPLOYED
+from sqa.options import Options, taken
+
+
+class Taken(Options):
+    """What ``sqa.yml`` may say.
+
+    ``reports``: files of JUnit's XML, or verdicts (``.json``) of the acceptance suite. ``select``: a regular expression
+    on names of tests.
+    """
+
+    reports: tuple[str, ...] = ("reports/acceptance.xml",)
+    select: str = ""
+
+
+def inspect(look: Look) -> Report:
+    """Each test that failed is a finding."""
+    own = taken(look, Taken)
+    return junit.reported(look, junit.evident(look, own.reports, own.select))
+
+
+def _report(inner: str) -> str:
+    return f'<testsuites><testsuite><testcase classname="site" name="answers">{inner}</testcase></testsuite></testsuites>\n'
+
+
+CHECK = Check(
+    name="acceptance",
+    title="Acceptance tests of a deployment passed",
+    inspect=inspect,
+    files=DEPLOYED,
+    canary=Canary(
+        "failed",
+        bad={"site.yml": "---\n", "reports/acceptance.xml": _report('<failure message="no answer"/>')},
+        good={"site.yml": "---\n", "reports/acceptance.xml": _report("")},
+    ),
+    of_repository=True,
+    seconds=1,
+)

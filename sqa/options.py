@@ -1,0 +1,29 @@
+"""What ``sqa.yml`` says to one check, held against what that check takes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sqa.check import InconclusiveError, Look
+
+COMMON = ("exclude", "severity", "timeout")  # for every check; the runner obeys them
+
+
+class Options(BaseModel):
+    """What a check takes; without fields: nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Taken = TypeVar("Taken", bound=Options)
+
+
+def taken(look: Look, model: type[Taken]) -> Taken:
+    """The check's own settings; raises ``InconclusiveError`` that names each one that is unknown or wrong."""
+    try:
+        return model.model_validate({key: value for key, value in look.settings.items() if key not in COMMON})
+    except ValidationError as wrong:
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
+        raise InconclusiveError(f"sqa.yml: checks: {look.check}: {said}; next: correct it there") from wrong
