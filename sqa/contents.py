@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -122,10 +122,14 @@ class Contents:
     @cached_property
     def pipeline(self) -> str:
         """The definitions of the pipelines, with those of the programs that they call."""
-        names = select(self.look.files, PIPELINES)
+        return self.pipeline_of(self.look.files)
+
+    def pipeline_of(self, files: Sequence[str]) -> str:
+        """The same among ``files``, where a look is about others."""
+        names = select(files, PIPELINES)
         whole = "\n".join(map(self.text, names))
         for called, name in CALLED.items():
-            if name in self.known and re.search(rf"(?<![\w-]){called}\b", whole):
+            if name in files and re.search(rf"(?<![\w-]){called}\b", whole):
                 whole += "\n" + self.text(name)
         return whole
 

@@ -38,7 +38,9 @@ class Taken(Options):
 def inspect(look: Look) -> Report:
     """Read each log and each report; a scenario without a second run is a finding."""
     own = taken(look, Taken)
-    results = dict(_logged(look, own.logs))
+    results: dict[str, bool] = {}
+    for name, good in _logged(look, own.logs):
+        results[name] = results.get(name, True) and good
     cases = junit.evident(look, own.reports, own.select) if own.reports else []
     if not results and not cases:
         raise InconclusiveError(
