@@ -21,11 +21,13 @@ TEST_NAME = re.compile(r"^(test_.*|.*_test)\.(py|sh)$|\.(test|spec)\.[jt]sx?$")
 # Definitions of pipelines; those that a pipeline calls by name are read too.
 PIPELINES = (
     "/.github/workflows/*.y*ml", "/.gitlab-ci.yml", "/.gitlab/ci/*.yml", "/Jenkinsfile*", "/.ci/*", "/.travis.yml",
-    "/azure-pipelines.yml", "/.circleci/config.yml", "/.woodpecker*", "/.drone.yml", "/pipelines/**", "/.sqa/config.yml",
+    "/azure-pipelines.yml", "/.circleci/config.yml", "/.woodpecker*", "/.drone.yml", "/pipelines/**",
 )  # fmt: skip
 CALLED = {"make": "Makefile", "tox": "tox.ini", "nox": "noxfile.py", "pre-commit": ".pre-commit-config.yaml"}
 HEADINGS = {
-    "Markdown": re.compile(r"^(?:#{1,6}[ \t]+(?P<a>.+?)[ \t]*#*|(?P<b>[^\s#>|-].*)\n(?:=+|-{3,}))[ \t]*$", re.MULTILINE),
+    "Markdown": re.compile(
+        r"^(?:#{1,6}[ \t]+(?P<a>.+?)[ \t]*#*|(?P<b>[^\s#>|-].*)\n(?:=+|-{3,}))[ \t]*$", re.MULTILINE
+    ),
     "reStructuredText": re.compile(r"^(?P<a>\S.*)\n(?P<line>([=\-~^\"'`#*+.])\3{2,})[ \t]*$", re.MULTILINE),
     "AsciiDoc": re.compile(r"^={1,6}[ \t]+(?P<a>.+?)[ \t]*$", re.MULTILINE),
 }

@@ -41,7 +41,9 @@ def find(look: Look, name: str) -> Evidence:
     """The report ``name`` of the repository; raises ``InconclusiveError`` where it is missing, outside or too large."""
     path = (look.root / name).resolve()
     if not path.is_relative_to(look.root.resolve()):
-        raise InconclusiveError(f"{name} is outside of the repository; next: name a report in it (sqa.yml: checks: {look.check})")
+        raise InconclusiveError(
+            f"{name} is outside of the repository; next: name a report in it (sqa.yml: checks: {look.check})"
+        )
     try:
         found = path.stat()
     except OSError as missing:

@@ -13,7 +13,8 @@ from sqa.tree import Tree
 
 RECORD, FIELD = "\x1e", "\x1f"
 MERGED_BRANCH = re.compile(
-    r"^Merge (?:branch '(?P<a>[^']+)'|pull request #\d+ from [^/\s]+/(?P<b>\S+)|remote-tracking branch '[^/']+/(?P<c>[^']+)')"
+    r"^Merge (?:branch '(?P<a>[^']+)'|pull request #\d+ from [^/\s]+/(?P<b>\S+)|"
+    r"remote-tracking branch '[^/']+/(?P<c>[^']+)')"
 )
 REQUEST = re.compile(r"^Merge pull request #\d+|\(#\d+\)$|^See merge request \S*!\d+", re.MULTILINE)
 LOOKS_LIKE_A_RELEASE = re.compile(r"^(?:v|release|rel|version)?[-_/.]?\d", re.IGNORECASE)
@@ -72,7 +73,7 @@ class History:
             )
         if self.tree.git("rev-parse", "--is-shallow-repository", check=False).strip() == "true":
             raise InconclusiveError(
-                "only a part of the history (found: a shallow clone, needed: all of it); next: git fetch --unshallow --tags"
+                "a part of the history (found: a shallow clone, needed: all of it); next: git fetch --unshallow --tags"
             )
         if not self._revision("HEAD"):
             raise InconclusiveError("no history (found: no commit, needed: one at least); next: git commit")
@@ -149,7 +150,7 @@ class History:
         return [set(filter(None, one.splitlines())) for one in listed.split(RECORD) if one.strip()]
 
     def _changes(self, *revisions: str) -> tuple[Change, ...]:
-        form = "%x1f".join(("%H", "%P", "%ae", "%B")) + "%x1e"
+        form = "%H%x1f%P%x1f%ae%x1f%B%x1e"
         asked = [self._range(revisions[0]), *revisions[1:]]
         listed = self.tree.git("log", "--first-parent", f"--format={form}", *asked)
         made = []
@@ -164,7 +165,9 @@ class History:
         return f"{self.since}..{branch}" if self.since else branch
 
     def _revision(self, name: str) -> str:
-        return self.tree.git("rev-parse", "--verify", "--quiet", name if "{" in name else f"{name}^{{commit}}", check=False).strip()
+        return self.tree.git(
+            "rev-parse", "--verify", "--quiet", name if "{" in name else f"{name}^{{commit}}", check=False
+        ).strip()
 
 
 def order(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...]]:

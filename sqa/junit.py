@@ -57,7 +57,9 @@ def evident(look: Look, names: Sequence[str], select: str = "") -> list[Case]:
         raise InconclusiveError(f"sqa.yml: checks: {look.check}: select: no regular expression: {wrong}") from wrong
     if all(one.state == "skipped" for one in wanted):
         skipped = f"{len(wanted)} skipped" if wanted else f"none of {len(cases)} tests that {select!r} selects"
-        raise InconclusiveError(f"{', '.join(names)}: no test ran (found: {skipped}); next: run them, or correct select")
+        raise InconclusiveError(
+            f"{', '.join(names)}: no test ran (found: {skipped}); next: run them, or correct select"
+        )
     return wanted
 
 

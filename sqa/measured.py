@@ -42,7 +42,8 @@ def read(look: Look, name: str) -> Measured:
             mine[path][number] = max(hits, mine[path].get(number, 0))
     if not any(mine.values()):
         raise InconclusiveError(
-            f"{name} covers none of the {len(known)} files looked at (found: {len(raw)} others); next: measure this tree, or correct exclude"
+            f"{name} covers none of the {len(known)} files looked at (found: {len(raw)} others); "
+            "next: measure this tree, or correct exclude"
         )
     found.require_newer(look, mine)
     return Measured(dict(mine), foreign)
@@ -83,7 +84,9 @@ def _cobertura(found: evidence.Evidence) -> Raw:
             lines = {int(line.attrib["number"]): int(line.attrib["hits"]) for line in one.iterfind("lines/line")}
             raw.append(((*(posixpath.join(source, name) for source in sources), name), lines))
     except (KeyError, ValueError) as broken:
-        raise InconclusiveError(f"{found.name}: a class or a line is not as Cobertura writes it: {broken!r}") from broken
+        raise InconclusiveError(
+            f"{found.name}: a class or a line is not as Cobertura writes it: {broken!r}"
+        ) from broken
     return raw
 
 

@@ -86,7 +86,9 @@ def _pyproject(path: str, text: str) -> Stated:
     data = tomllib.loads(text)
     project = data.get("project") or data.get("tool", {}).get("poetry", {})
     licence = project.get("license", "")
-    return Stated(path, str(project.get("version", "")), licence.get("text", "") if _mapping(licence) else str(licence))
+    return Stated(
+        path, str(project.get("version", "")), str(licence.get("text", "") if isinstance(licence, Mapping) else licence)
+    )
 
 
 def _cargo(path: str, text: str) -> Stated:
@@ -117,13 +119,7 @@ def _of(path: str, data: Mapping[str, Any]) -> Stated:
     licence = data.get("license") or ""
     if isinstance(licence, list):
         licence = " AND ".join(map(str, licence))
-    if _mapping(licence):
+    if isinstance(licence, Mapping):
         licence = licence.get("name") or licence.get("url") or ""
     name = str(licence)
-    return Stated(
-        path, str(data.get("version") or ""), name.rstrip("/").rpartition("/")[2] if "://" in name else name
-    )
-
-
-def _mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
+    return Stated(path, str(data.get("version") or ""), name.rstrip("/").rpartition("/")[2] if "://" in name else name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sqa import settings
 from sqa.check import InconclusiveError, Look
 
+STANDARDS = {"software": "QC.", "service": "SvcQC."}
 COMMON = ("exclude", "severity", "timeout")  # for every check; the runner obeys them
 
 
@@ -17,13 +19,16 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Taken = TypeVar("Taken", bound=Options)
-
-
-def taken(look: Look, model: type[Taken]) -> Taken:
+def taken[Taken: Options](look: Look, model: type[Taken]) -> Taken:
     """The check's own settings; raises ``InconclusiveError`` that names each one that is unknown or wrong."""
     try:
         return model.model_validate({key: value for key, value in look.settings.items() if key not in COMMON})
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
         raise InconclusiveError(f"sqa.yml: checks: {look.check}: {said}; next: correct it there") from wrong
+
+
+def asked(look: Look, criteria: Iterable[str]) -> list[str]:
+    """Those of the criteria that belong to a standard which the repository is held against."""
+    prefixes = tuple(STANDARDS[name] for name in settings.load(look.root).standards)
+    return [name for name in criteria if name.startswith(prefixes)]

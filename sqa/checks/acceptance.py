@@ -1,4 +1,4 @@
-"""The acceptance suite: that it ran against a deployment of this tree and passed, by the report or verdict that it wrote."""
+"""The acceptance suite: that it ran against a deployment of this tree and passed, by the report that it wrote."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inspect(look: Look) -> Report:
 
 
 def _report(inner: str) -> str:
-    return f'<testsuites><testsuite><testcase classname="site" name="answers">{inner}</testcase></testsuite></testsuites>\n'
+    return f'<testsuite><testcase classname="site" name="answers">{inner}</testcase></testsuite>\n'
 
 
 CHECK = Check(

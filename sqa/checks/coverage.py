@@ -5,6 +5,8 @@ Each rule is called like the criterion that it judges.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from sqa import junit, measured
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.contents import Contents
@@ -32,7 +34,7 @@ class Taken(Options):
     report: str = "reports/coverage.xml"
     tests: tuple[str, ...] = ("reports/unit.xml",)
     minimum: float = 70
-    critical: dict[str, float] = {}
+    critical: dict[str, float] = Field(default_factory=dict)
 
 
 def inspect(look: Look) -> Report:
@@ -65,7 +67,7 @@ def _left_out(look: Look, found: Measured) -> list[Finding]:
         for name in missing
     ]
     if missing:
-        said = f"the share is not of all code that is delivered: {len(missing)} files are not measured, such as {missing[0]}"
+        said = f"the share is not of all delivered code: {len(missing)} files are not measured, such as {missing[0]}"
         findings.append(look.finding("", None, "QC.Uni01", said))
     return findings
 
@@ -122,7 +124,9 @@ CHECK = Check(
     inspect=inspect,
     files=CODE,
     canary=Canary(
-        "QC.Uni01", bad={**SAMPLE, "reports/coverage.xml": _report(0)}, good={**SAMPLE, "reports/coverage.xml": _report(1)}
+        "QC.Uni01",
+        bad={**SAMPLE, "reports/coverage.xml": _report(0)},
+        good={**SAMPLE, "reports/coverage.xml": _report(1)},
     ),
     of_repository=True,
     seconds=1,

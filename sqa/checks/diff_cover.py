@@ -16,14 +16,15 @@ from sqa.options import Options, taken
 
 BASES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
 HUNK = re.compile(r"^@@ -\d+(?:,(?P<removed>\d+))? \+(?P<first>\d+)(?:,(?P<added>\d+))? @@")
+DIFF = ("diff", "--unified=0", "--no-color", "--no-ext-diff", "--no-renames", "--no-prefix")
 LINES_NAMED = 20  # of a file; the rest is counted
 
 
 class Taken(Options):
     """What ``sqa.yml`` may say.
 
-    ``report``: Cobertura's XML or LCOV's file. ``base``: the branch or commit that a change is compared with. ``minimum``:
-    of the changed lines, per cent.
+    ``report``: Cobertura's XML or LCOV's file. ``base``: the branch or commit that a change is compared with.
+    ``minimum``: of the changed lines, per cent.
     """
 
     report: str = "reports/coverage.xml"
@@ -38,7 +39,8 @@ def inspect(look: Look) -> Report:
     start = _start(look, own.base)
     changed = _changed(look, start)
     lines = {
-        name: [number for number in sorted(numbers) if number in found.files.get(name, {})] for name, numbers in changed.items()
+        name: [number for number in sorted(numbers) if number in found.files.get(name, {})]
+        for name, numbers in changed.items()
     }
     missed = {name: [one for one in numbers if not found.files[name][one]] for name, numbers in lines.items()}
     total = sum(map(len, lines.values()))
@@ -50,7 +52,11 @@ def inspect(look: Look) -> Report:
     ]
     short = measured.below(look, "too-low", "changed lines", (covered, total), own.minimum)
     findings += [*short, *(_missed(look, missed) if short else ())]
-    work: dict[str, str | int] = {"changed lines covered": covered, "changed lines of code": total, "files changed": len(changed)}
+    work: dict[str, str | int] = {
+        "changed lines covered": covered,
+        "changed lines of code": total,
+        "files changed": len(changed),
+    }
     return Report(findings, found.files, work)
 
 
@@ -71,14 +77,14 @@ def _start(look: Look, base: str) -> str:
         if start:
             return start
     raise InconclusiveError(
-        f"no common history with {base or ' or '.join(BASES)}; next: git fetch --unshallow origin, or name another base in "
-        "sqa.yml: checks: diff-cover: base"
+        f"no common history with {base or ' or '.join(BASES)}; next: git fetch --unshallow origin, or name "
+        "another in sqa.yml: checks: diff-cover: base"
     )
 
 
 def _changed(look: Look, start: str) -> dict[str, set[int]]:
     """The lines of each file looked at that are not as they were at ``start``; of a new file all of them."""
-    said = look.tree.git("diff", "--unified=0", "--no-color", "--no-ext-diff", "--no-renames", "--no-prefix", start, "--")
+    said = look.tree.git(*DIFF, start, "--")
     changed: dict[str, set[int]] = defaultdict(set)
     name, inside = "", 0  # inside: lines of a hunk that are still to come
     for line in said.splitlines():

@@ -36,6 +36,9 @@ RST_HEADING = re.compile(r"^(\S.*)\n([=\-~^\"'`#*+.])\2{2,}[ \t]*$", re.MULTILIN
 RST_LITERAL = re.compile(r"(?:::|^\.\. code(?:-block)?::.*)\n(?:[ \t]+:.*\n)*\n(?:[ \t]+.*\n|[ \t]*\n)+", re.MULTILINE)
 
 
+HTML_LINKS = {"a": "href", "img": "src", "script": "src", "link": "href", "source": "src", "iframe": "src"}
+
+
 @dataclass
 class Page:
     """Links of a page with their lines, what a link can lead to in it, and references that nothing defines."""
@@ -48,8 +51,6 @@ class Page:
 class _Html(HTMLParser):
     """Collects links and anchors of HTML; ``offset`` is added to its lines."""
 
-    LINKS = {"a": "href", "img": "src", "script": "src", "link": "href", "source": "src", "iframe": "src"}
-
     def __init__(self, page: Page, offset: int = 0) -> None:
         super().__init__()
         self.page = page
@@ -58,7 +59,7 @@ class _Html(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note where a tag leads, and what it is called."""
         own = dict(attrs)
-        link = own.get(self.LINKS.get(tag, ""))
+        link = own.get(HTML_LINKS.get(tag, ""))
         if link is not None:
             self.page.links.append((self.getpos()[0] + self.offset, link.strip()))
         self.page.anchors |= {name for key in ("id", "name") if (name := own.get(key))}
@@ -152,9 +153,8 @@ class Links:
             return _wrong_address(link)
         path, _, fragment = link.partition("#")
         path = unquote(path.partition("?")[0])
-        target = posixpath.normpath(posixpath.join("" if path.startswith("/") else posixpath.dirname(name), path.lstrip("/")))
-        if not path:
-            target = name
+        folder = "" if path.startswith("/") else posixpath.dirname(name)
+        target = posixpath.normpath(posixpath.join(folder, path.lstrip("/"))) if path else name
         if target.startswith(".."):
             return "missing-file", f"{link} leads out of the repository"
         if target not in self.known:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from sqa import metadata
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.contents import MARKUP, PAGE_FOLDERS, Contents, in_tests, words
-from sqa.options import Options, taken
+from sqa.options import Options, asked, taken
 from sqa.tree import select
 
 Problem = tuple[str, str]  # file, or nothing, and what is wrong
@@ -34,6 +34,7 @@ LICENCES: dict[str, tuple[str, tuple[str, ...], int]] = {
     "MPL-2.0": (r"mpl.*2|mozilla.*2", ("Mozilla Public License Version 2.0", "Exhibit A"), 2000),
     "EUPL-1.2": (r"eupl", ("European Union Public Licen", "1.2"), 1800),
 }
+CITATIONS = {"CITATION.cff": metadata.citation, "codemeta.json": metadata.codemeta}
 WORD_PROCESSORS = {".doc", ".docx", ".odt", ".rtf", ".pages"}
 LINTERS = (
     r"\b(ruff|flake8|pycodestyle|pylint|ansible-lint|yamllint|shellcheck|hadolint|eslint|stylelint|golangci|clippy|"
@@ -52,12 +53,13 @@ def branch_names(repo: Contents) -> Iterator[Problem]:
 def issue_template(repo: Contents) -> Iterator[Problem]:
     """A template of issues asks for what is needed."""
     wanted = {
-        "the symptom": r"happen|expect|symptom|behaviou?r|what (did|do) you (see|saw)", "the version": r"version|commit|revision",
+        "the symptom": r"happen|expect|symptom|behaviou?r|what (did|do) you (see|saw)",
+        "the version": r"version|commit|revision",
         "how to see it again": r"steps|reproduce|command|again", "logs": r"\blogs?\b|output|messages?",
     }  # fmt: skip
     found = select(
         repo.look.files,
-        ("/.github/ISSUE_TEMPLATE/*", "!config.yml", "/.gitlab/issue_templates/*", "issue_template.md", "/.github/ISSUE_TEMPLATE.md"),
+        ("/.github/ISSUE_TEMPLATE/*", "!config.yml", "/.gitlab/issue_templates/*", "/.github/ISSUE_TEMPLATE.md"),
     )  # fmt: skip
     if not found:
         yield "", "there is no template of issues (such as .github/ISSUE_TEMPLATE/defect.md)"
@@ -81,7 +83,7 @@ def request_template(repo: Contents) -> Iterator[Problem]:
     )
     found = [path for path in repo.look.files if name.match(path)]
     if not any(words(repo.text(path)) >= 10 for path in found):
-        yield next(iter(found), ""), "no template of pull or merge requests says what is to be written in one"
+        yield found[0] if found else "", "no template of pull or merge requests says what is to be written in one"
 
 
 def declared_licence(repo: Contents) -> Iterator[Problem]:
@@ -118,17 +120,16 @@ def whole_licence(repo: Contents) -> Iterator[Problem]:
 
 def metadata_file(repo: Contents) -> Iterator[Problem]:
     """A citation or CodeMeta file is valid and states the version of the package."""
-    rules = {"CITATION.cff": metadata.citation, "codemeta.json": metadata.codemeta}
-    present = [name for name in rules if name in repo.known]
+    present = [name for name in CITATIONS if name in repo.known]
     if not present:
         yield "", "there is neither CITATION.cff nor codemeta.json"
     stated = {one.path: one for one in repo.metadata}
-    versions = {one.version for one in repo.metadata if one.version and one.path not in rules}
+    versions = {one.version for one in repo.metadata if one.version and one.path not in CITATIONS}
     for name in present:
         if stated[name].problem:
             yield name, f"cannot be read: {stated[name].problem}"
             continue
-        yield from ((name, wrong) for wrong in rules[name](repo.text(name)))
+        yield from ((name, wrong) for wrong in CITATIONS[name](repo.text(name)))
         if versions and stated[name].version not in versions:
             yield name, f"states version {stated[name].version or '(none)'}, the package {', '.join(sorted(versions))}"
 
@@ -217,7 +218,8 @@ def operators(repo: Contents) -> Iterator[Problem]:
     """Pages lead those who run the software, with a reference card."""
     yield from _missing(repo, OPERATORS)
     card = {
-        "processes": r"process|service|unit", "ports": r"\bports?\b", "logs": r"\blogs?\b", "files or state": r"\bfiles?\b|state",
+        "processes": r"process|service|unit", "ports": r"\bports?\b", "logs": r"\blogs?\b",
+        "files or state": r"\bfiles?\b|state",
         "scheduled work": r"schedul|timer|cron|periodic",
     }  # fmt: skip
     cards = [repo.text(name) for name in repo.about(r"reference.?card|runbook")]
@@ -280,7 +282,7 @@ def identifier(repo: Contents) -> Iterator[Problem]:
 
 # What a page for each kind of reader is about, by its name or a heading.
 DEVELOPERS = {
-    "how the parts fit together": r"architecture|design|internals?\b|structure|how (it|this) (is built|works)|anatomy|layout",
+    "how the parts fit together": r"architecture|design|internals?\b|structure|how (it|this) (is built|works)|anatomy",
     "how the software is built and tested": r"contribut|hacking|develop|build|set ?up|tests?\b|testing",
 }
 OPERATORS = {
@@ -291,12 +293,13 @@ OPERATORS = {
 }
 USERS = {
     "a guide for users": r"usage|user|tutorial|quick ?start|getting started|guide|examples?|how to",
-    "a reference of commands or interfaces": r"reference|command.?line|cli\b|commands|api\b|interface|variables|options",
+    "a reference of commands or interfaces": r"reference|command.?line|cli\b|commands|api\b|interface|variables",
 }
 README = {
     "how to start": r"install|quick ?start|getting started|usage|^```|^\$ |::$",
     "how to run the tests": r"\btests?\b", "where more is written": r"docs?/|documentation|readthedocs|wiki",
-    "how it is versioned": r"version|releases?\b|changelog", "by whom it is": r"authors?\b|maintain|contributors|citation|cite|contact|written by",
+    "how it is versioned": r"version|releases?\b|changelog",
+    "by whom it is": r"authors?\b|maintain|contributors|citation|cite|contact|written by",
 }  # fmt: skip
 
 RULES: dict[str, Rule] = {
@@ -337,9 +340,7 @@ def _guides(repo: Contents) -> Iterator[str]:
 
 
 def _licence_files(repo: Contents) -> list[str]:
-    return [
-        name for name in repo.look.files if re.match(r"^(LICEN[SC]E|COPYING)([.-][\w.-]+)?$", name, re.IGNORECASE)
-    ]
+    return [name for name in repo.look.files if re.match(r"^(LICEN[SC]E|COPYING)([.-][\w.-]+)?$", name, re.IGNORECASE)]
 
 
 def _spdx(written: str) -> str:
@@ -381,11 +382,12 @@ def inspect(look: Look) -> Report:
     """Ask each rule; a file that cannot be read is a rule that cannot be asked."""
     taken(look, Options)
     repo = Contents(look)
-    broken = next((one for one in repo.metadata if one.problem and one.path not in ("CITATION.cff", "codemeta.json")), None)
+    broken = next((one for one in repo.metadata if one.problem and one.path not in CITATIONS), None)
     if broken:
         raise InconclusiveError(f"{broken.path}: cannot be read: {broken.problem}; next: correct the file")
-    found = [look.finding(path, None, name, said) for name, rule in RULES.items() for path, said in rule(repo)]
-    return Report(found, look.files, {"files read": len(repo.texts), "rules": len(RULES)}, RULES)
+    rules = asked(look, RULES)
+    found = [look.finding(path, None, name, said) for name in rules for path, said in RULES[name](repo)]
+    return Report(found, look.files, {"files read": len(repo.texts), "rules": len(rules)}, rules)
 
 
 MIT = """MIT License
@@ -417,7 +419,8 @@ A sample counts the words of a text and says which of them comes most often, in 
 
 ## More
 
-[Pages](docs/index.md). Run the tests with `make test`. Versions: [releases](CONTRIBUTING.md). By the sample maintainers.
+[Pages](docs/index.md). Run the tests with `make test`. Versions: [releases](CONTRIBUTING.md).
+By the sample maintainers.
 """,
     "CONTRIBUTING.md": """# Contributing
 
@@ -449,8 +452,8 @@ license: MIT
 doi: 10.5281/zenodo.0
 """,
     "pyproject.toml": '[project]\nname = "sample"\nversion = "1.0.0"\nlicense = "MIT"\n',
-    ".github/ISSUE_TEMPLATE/defect.md": "What happened, in which version? The command to see it again? What do the logs say?\n",
-    ".github/pull_request_template.md": "What this changes and why, which issue it settles, and which test fails without it.\n",
+    ".github/ISSUE_TEMPLATE/defect.md": "What happened, in which version? The command to see it again? The logs?\n",
+    ".github/pull_request_template.md": "What this changes and why, which issue it settles, which test is for it.\n",
     ".github/workflows/ci.yml": "jobs: {style: {steps: [{run: ruff check .}]}}\n",
     "docs/index.md": """# Pages
 

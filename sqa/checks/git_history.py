@@ -1,7 +1,8 @@
 """What the history of a repository shows of how it is worked on.
 
 Each rule is called like the criterion that it judges. One that the history cannot show is left out, so that somebody's
-word can stand for it: branches that were rebased onto the main one leave no trace, nor do reviews that a hosting service keeps.
+word can stand for it: branches that were rebased onto the main one leave no trace, nor do reviews that a hosting
+service keeps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqa.check import Canary, Check, Look, Report
 from sqa.contents import MARKUP
 from sqa.history import Change, History, order
 from sqa.metadata import SEMVER, stated
-from sqa.options import Options, taken
+from sqa.options import Options, asked, taken
 
 PAGE = re.compile(r"(^|/)(docs?|documentation|changelogs?)/|(^|/)(README|CHANGE(LOG|S)|NEWS)[^/]*$", re.IGNORECASE)
 ISSUE = re.compile(r"(?<![\w(])(?:#\d+|[\w.-]+/[\w.-]+#\d+|[A-Z][A-Z0-9]+-\d+)\b")
@@ -50,27 +51,31 @@ def inspect(look: Look) -> Report:
     found: list[Problem] = []
     judged = {"QC.Acc02", "QC.Doc01", "QC.Doc04", "SvcQC.Doc03", "SvcQC.Doc04"}
     for rules, problems in (
-        _by_branches(past, own.branches), _by_requests(past), _reviewed(past), _second_branch(past), _versions(past, look),
+        _by_branches(past, own.branches), _by_requests(past), _reviewed(past), _second_branch(past),
+        _versions(past, look),
     ):  # fmt: skip
         judged |= rules
         found += problems
     found += _documentation(past)
     tracked = set(look.tree.git("ls-files", "-z").split("\0"))
     untracked = [name for name in look.files if name not in tracked]
-    findings = [look.finding("", None, rule, said) for rule, said in found]
-    for name in untracked:
-        rules = ("QC.Acc02", "QC.Doc01", "SvcQC.Doc03") if _is_page(name) else ("QC.Acc02",)
-        findings += [look.finding(name, None, rule, "is not tracked; add it or have .gitignore leave it out") for rule in rules]
+    wanted = asked(look, ALL)
+    findings = [look.finding("", None, rule, said) for rule, said in found if rule in wanted]
+    findings += [
+        look.finding(name, None, rule, "is not tracked; add it or have .gitignore leave it out")
+        for name in untracked
+        for rule in asked(look, ("QC.Acc02", "QC.Doc01", "SvcQC.Doc03") if _is_page(name) else ("QC.Acc02",))
+    ]
     work: dict[str, str | int] = {
         "main branch": past.main, "changes": len(past.changes), "merges": sum(one.is_merge for one in past.changes),
-        "releases": len(past.tags), "not shown by this history": ", ".join(sorted(set(ALL) - judged)) or "nothing",
+        "releases": len(past.tags), "not shown by this history": ", ".join(sorted(set(wanted) - judged)) or "nothing",
     }  # fmt: skip
-    return Report(findings, [name for name in look.files if name not in untracked], work, judged)
+    return Report(findings, [name for name in look.files if name not in untracked], work, judged & set(wanted))
 
 
 ALL = (
-    "QC.Acc02", "QC.Wor02", "QC.Wor02.1", "QC.Wor03", "QC.Wor03.1", "QC.Wor03.2", "QC.Man02.1", "QC.Man02.5", "QC.Man02.6",
-    "QC.Rev04", "QC.Ver01", "QC.Doc01", "QC.Doc04", "SvcQC.Doc03", "SvcQC.Doc04",
+    "QC.Acc02", "QC.Wor02", "QC.Wor02.1", "QC.Wor03", "QC.Wor03.1", "QC.Wor03.2", "QC.Man02.1", "QC.Man02.5",
+    "QC.Man02.6", "QC.Rev04", "QC.Ver01", "QC.Doc01", "QC.Doc04", "SvcQC.Doc03", "SvcQC.Doc04",
 )  # fmt: skip
 
 
@@ -118,7 +123,9 @@ def _reviewed(past: History) -> tuple[set[str], list[Problem]]:
 def _second_branch(past: History) -> tuple[set[str], list[Problem]]:
     """The next release grows on a branch of its own, fed by merges; releases are merges of it."""
     if not past.next:
-        return {"QC.Wor03"}, [("QC.Wor03", "no long-lived branch beside the main one (such as develop) is in this clone")]
+        return {"QC.Wor03"}, [
+            ("QC.Wor03", "no long-lived branch beside the main one (such as develop) is in this clone")
+        ]
     problems: list[Problem] = []
     direct = [one for one in past.fed() if not (one.is_merge or one.names_request)]
     if direct:
@@ -154,7 +161,10 @@ def _versions(past: History, look: Look) -> tuple[set[str], list[Problem]]:
 def _documentation(past: History) -> Iterator[Problem]:
     """Pages change with the code, and with each release."""
     if not any(any(map(_is_page, names)) and not all(map(_is_page, names)) for names in past.commits()):
-        yield "QC.Doc01", "no commit changes code and pages together: documentation does not go through the same changes"
+        yield (
+            "QC.Doc01",
+            "no commit changes code and pages together: documentation does not go through the same changes",
+        )
     for before, after in pairwise(["", *(f"refs/tags/{tag}" for tag in past.releases), past.main]):
         changed = past.between(before, after)
         if changed and not any(map(_is_page, changed)):
@@ -182,8 +192,10 @@ def _some(some: list[Change], of: tuple[Change, ...] | list[Change], what: str) 
 
 def _make_history(root: Path) -> None:
     """A main branch and a next one, a change by request, and a release that is called as the file VERSION says."""
-    person = {"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
-    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(root), "GIT_CONFIG_NOSYSTEM": "1", **person}
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(root), "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
 
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=one", "-c", "user.email=one@sample.test", "-c", "init.defaultBranch=main")

@@ -44,7 +44,8 @@ def inspect(look: Look) -> Report:
     cases = junit.evident(look, own.reports, own.select) if own.reports else []
     if not results and not cases:
         raise InconclusiveError(
-            f"no second run (found: none in {', '.join(own.logs) or 'no log'}, needed: Molecule's step idempotence); next: molecule test"
+            f"no second run (found: none in {', '.join(own.logs) or 'no log'}, needed: Molecule's step idempotence); "
+            "next: molecule test"
         )
     findings: list[Finding] = [
         look.finding("", None, "not-idempotent", f"scenario {name}: the second run changed something")

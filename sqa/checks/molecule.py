@@ -29,13 +29,15 @@ def inspect(look: Look) -> Report:
     cases = junit.evident(look, own.reports, own.select)
     ran = [one.name for one in cases if one.state != "skipped"]
     shown = [
-        name for name in scenarios(look.files) if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", one) for one in ran)
+        name
+        for name in scenarios(look.files)
+        if any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", one) for one in ran)
     ]
     return junit.reported(look, cases, untested(look, own.without, shown))
 
 
 def _report(inner: str) -> str:
-    return f'<testsuites><testsuite><testcase classname="molecule" name="web">{inner}</testcase></testsuite></testsuites>\n'
+    return f'<testsuite><testcase classname="molecule" name="web">{inner}</testcase></testsuite>\n'
 
 
 SCENARIO = {"molecule/web/molecule.yml": "---\n"}
