@@ -49,7 +49,7 @@ lint: ## Run the linters, the type checker and the security scanner
 
 .PHONY: unit
 unit: ## Run the unit tests (minutes, no root, no Docker)
-	@$(PYTEST)/unit.xml --numprocesses 2 tests/unit tests/services
+	@$(PYTEST)/unit.xml --numprocesses 2 --cov --cov-report=xml:$(REPORTS)/coverage.xml tests/unit tests/services
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end

@@ -31,6 +31,7 @@ HEADINGS = {
     "reStructuredText": re.compile(r"^(?P<a>\S.*)\n(?P<line>([=\-~^\"'`#*+.])\3{2,})[ \t]*$", re.MULTILINE),
     "AsciiDoc": re.compile(r"^={1,6}[ \t]+(?P<a>.+?)[ \t]*$", re.MULTILINE),
 }
+LEAST = 5  # words, with which something is said about a topic
 FENCED = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -111,9 +112,8 @@ class Contents:
         """Pages with a name, or with a heading above some text, that is about ``topic`` (a regular expression)."""
         wanted = re.compile(topic, re.IGNORECASE)
         for name in self.pages:
-            if wanted.search(PurePosixPath(name).stem) or any(
-                wanted.search(one.heading) and len(one.body.split()) >= 5 for one in self.sections(name)
-            ):
+            named = wanted.search(PurePosixPath(name).stem) and words(self.text(name)) >= LEAST
+            if named or any(wanted.search(one.heading) and words(one.body) >= LEAST for one in self.sections(name)):
                 yield name
 
     @cached_property

@@ -35,11 +35,17 @@ def read(look: Look, name: str) -> Measured:
     mine: dict[str, dict[int, int]] = defaultdict(dict)
     foreign = 0
     for candidates, lines in raw:
-        path = next((one for one in map(_relative(look), candidates) if one in known), "")
+        matching = {one for one in map(_relative(look), candidates) if one in known}
+        if len(matching) > 1:
+            raise InconclusiveError(
+                f"{name}: one entry can be each of {', '.join(sorted(matching))}; next: measure with one source, the root"
+            )
+        path = next(iter(matching), "")
         if not path:
             foreign += 1
-        for number, hits in lines.items() if path else ():
-            mine[path][number] = max(hits, mine[path].get(number, 0))
+        else:
+            own = mine[path]  # also of a file without a line that can run
+            own.update({number: max(hits, own.get(number, 0)) for number, hits in lines.items()})
     if not any(mine.values()):
         raise InconclusiveError(
             f"{name} covers none of the {len(known)} files looked at (found: {len(raw)} others); "

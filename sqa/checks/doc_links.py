@@ -49,19 +49,19 @@ class Page:
 
 
 class _Html(HTMLParser):
-    """Collects links and anchors of HTML; ``offset`` is added to its lines."""
+    """Collects links and anchors of HTML; ``before``: how many lines come before."""
 
-    def __init__(self, page: Page, offset: int = 0) -> None:
+    def __init__(self, page: Page, before: int = 0) -> None:
         super().__init__()
         self.page = page
-        self.offset = offset
+        self.before = before
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note where a tag leads, and what it is called."""
         own = dict(attrs)
         link = own.get(HTML_LINKS.get(tag, ""))
         if link is not None:
-            self.page.links.append((self.getpos()[0] + self.offset, link.strip()))
+            self.page.links.append((self.getpos()[0] + self.before, link.strip()))
         self.page.anchors |= {name for key in ("id", "name") if (name := own.get(key))}
 
 

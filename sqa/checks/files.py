@@ -293,7 +293,7 @@ OPERATORS = {
 }
 USERS = {
     "a guide for users": r"usage|user|tutorial|quick ?start|getting started|guide|examples?|how to",
-    "a reference of commands or interfaces": r"reference|command.?line|cli\b|commands|api\b|interface|variables",
+    "a reference of commands or interfaces": r"reference(?! card)|command.?line|cli\b|commands|api\b|interface",
 }
 README = {
     "how to start": r"install|quick ?start|getting started|usage|^```|^\$ |::$",

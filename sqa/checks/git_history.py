@@ -160,12 +160,14 @@ def _versions(past: History, look: Look) -> tuple[set[str], list[Problem]]:
 
 def _documentation(past: History) -> Iterator[Problem]:
     """Pages change with the code, and with each release."""
-    if not any(any(map(_is_page, names)) and not all(map(_is_page, names)) for names in past.commits()):
+    commits = past.commits()
+    if commits and not any(any(map(_is_page, names)) and not all(map(_is_page, names)) for names in commits):
         yield (
             "QC.Doc01",
             "no commit changes code and pages together: documentation does not go through the same changes",
         )
-    for before, after in pairwise(["", *(f"refs/tags/{tag}" for tag in past.releases), past.main]):
+    later = [tag for tag in past.releases if not past.since or not past.contains(past.since, f"refs/tags/{tag}")]
+    for before, after in pairwise([past.since, *(f"refs/tags/{tag}" for tag in later), past.main]):
         changed = past.between(before, after)
         if changed and not any(map(_is_page, changed)):
             what = f"{(before or 'the beginning').removeprefix('refs/tags/')}..{after.removeprefix('refs/tags/')}"
