@@ -38,7 +38,8 @@ def read(look: Look, name: str) -> Measured:
         matching = {one for one in map(_relative(look), candidates) if one in known}
         if len(matching) > 1:
             raise InconclusiveError(
-                f"{name}: one entry can be each of {', '.join(sorted(matching))}; next: measure with one source, the root"
+                f"{name}: an entry can be each of {', '.join(sorted(matching))}; "
+                "next: measure with one source, the root"
             )
         path = next(iter(matching), "")
         if not path:
