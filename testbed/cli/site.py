@@ -120,11 +120,14 @@ def verify(
     site: SiteName,
     limit: Limit = None,
     select: Annotated[str | None, typer.Option("--select", help="Only checks whose name matches (pytest -k).")] = None,
+    assess: Annotated[bool, typer.Option("--assess", help="Also look at the site as an attacker does.")] = False,
     name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Run the acceptance suite against a deployed site."""
-    finish(sites.verify(site, name=name, select=select, limit=limit, quiet=as_json), as_json, verdict_text)
+    finish(
+        sites.verify(site, name=name, select=select, limit=limit, assess=assess, quiet=as_json), as_json, verdict_text
+    )
 
 
 def verdict_text(verdict: dict[str, Any]) -> RenderableType:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import sites
+from testbed import sites, testbed
 from testbed.artifacts import api
 from testbed.paths import state_dir
 from tests.acceptance.probes.authorisation import ALLOWED, UNKNOWN, ApiServer, Request
@@ -254,6 +254,52 @@ def test_the_suite_runs_as_a_playbook() -> None:
     """verify.yml, as a site without `deep` runs it."""
     password = f"--extra-vars=verify_vault_password_file={state_dir(NAME) / 'vault-password'}"
     run_deep("site", "run", "local", "verify", f"--name={NAME}", password)
+
+
+# Test of the assessment to the words by which it names what was planted.
+PLANTED = {
+    "hosts::nothing_undeclared_listens[node1]": ["9999", "9998"],
+    "assessment::whatever_can_be_reached_is_encrypted[node1]": ["node1:9999"],
+    "assessment::encryption_is_strong[node1]": ["node1:9998", "TLS_RSA_WITH_AES_128_CBC_SHA"],
+    "assessment::ssh_takes_no_password[node1]": ["password"],
+    "assessment::no_secret_can_be_read_by_others[node1]": ["/etc/planted/service.key"],
+    "assessment::nothing_can_be_written_by_everybody[node1]": ["/usr/local/lib/planted/job"],
+    "assessment::no_common_password_opens_anything[node1]": ["docker-registry", "as admin"],
+}
+# What is asked of the service by criteria, where one of them is found.
+CRITERIA = {"SvcQC.Sec01", "SvcQC.Sec01.1", "SvcQC.Sec06.4", "SvcQC.Sec07.6"}
+
+
+@pytest.fixture
+def planted() -> Iterator[None]:
+    """Weaknesses on a node, taken back afterwards."""
+    script = (Path(__file__).parent / "planted.sh").read_text(encoding="utf-8")
+    for verb in ("plant", "remove"):
+        done = testbed.run_on(NAME, "node1", ["sh", "-euc", script, "planted", verb])
+        assert done["ok"], done["output"]
+        if verb == "plant":
+            yield
+
+
+@pytest.mark.usefixtures("planted")
+def test_an_assessment_finds_every_weakness_that_was_planted(tmp_path: Path) -> None:
+    """A port, a key, a program, a password, old encryption and a way in: each is named, and the site is held back."""
+    made = deep_json("sqa", "assess", "local", f"--name={NAME}", f"--output={tmp_path}", status=1)
+    found = {one["rule"]: one["message"] for check in made["checks"] for one in check["findings"]}
+    for name, words in PLANTED.items():
+        assert all(word in found.get(name, "") for word in words), (name, found.get(name))
+    of_site = {name for name in found if "::" in name}
+    assert of_site == set(PLANTED)
+    verdicts = {one["id"]: one["verdict"] for one in made["criteria"]}
+    assert {verdicts[name] for name in CRITERIA} == {"fail"}
+    assert (tmp_path / "sqa.html").is_file()
+
+
+def test_without_them_an_assessment_finds_nothing_at_the_site() -> None:
+    """The site itself passes; what no machine can say of a testbed is not its failure."""
+    verdict = deep_json("site", "verify", "local", f"--name={NAME}", "--assess", "--select=assessment")
+    assert verdict["failures"] == []
+    assert sum(one["outcome"] == "passed" for one in verdict["checks"]) >= 10
 
 
 def test_check_mode_is_clean_on_a_deployed_site() -> None:

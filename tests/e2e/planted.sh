@@ -1,0 +1,33 @@
+#!/bin/sh -eu
+# Weaknesses for an assessment to find, on a node of a testbed: `planted.sh plant`, and `planted.sh remove` afterwards.
+users=/etc/deephdc/registry/users
+
+plant() {
+    # A port that nobody declared and that speaks without TLS.
+    systemd-run --quiet --collect --unit=planted-port python3 -m http.server --directory /var/empty 9999
+    # A key that everybody on the host can read.
+    install -d -m 755 /etc/planted
+    openssl genpkey -quiet -algorithm ed25519 -out /etc/planted/service.key
+    chmod 644 /etc/planted/service.key
+    # A program that everybody can replace.
+    install -D -m 777 /bin/true /usr/local/lib/planted/job
+    # The registry's administrator as installations are left.
+    cp -p "$users" /root/planted.users
+    python3 -W ignore -c 'import crypt; print("admin:" + crypt.crypt("admin", crypt.mksalt(crypt.METHOD_BLOWFISH)))' >>"$users"
+    # A service with encryption of the last century.
+    openssl req -x509 -newkey rsa:2048 -noenc -subj /CN=planted -days 2 -keyout /root/planted.key -out /root/planted.crt 2>/dev/null
+    systemd-run --quiet --collect --unit=planted-tls openssl s_server -accept 9998 -www -key /root/planted.key -cert /root/planted.crt \
+        -tls1_2 -cipher AES128-SHA:@SECLEVEL=0
+    # A way in with a password.
+    echo 'PasswordAuthentication yes' >/etc/ssh/sshd_config.d/00-planted.conf
+    systemctl reload ssh
+}
+
+remove() {
+    systemctl stop planted-port planted-tls || true
+    if [ -e /root/planted.users ]; then mv /root/planted.users "$users"; fi
+    rm -rf /etc/planted /usr/local/lib/planted /root/planted.* /etc/ssh/sshd_config.d/00-planted.conf
+    systemctl reload ssh
+}
+
+"$1"
