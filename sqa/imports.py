@@ -1,0 +1,170 @@
+"""Which files of a repository a Python file imports, directly or through others, also from folders such as ``src``."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+from sqa.cache import Cache
+from sqa.tree import Tree
+
+FORMAT = "1"  # raised whenever ``named`` finds other names
+
+
+class Imports:
+    """The imports among the files of one tree, read once and remembered by content.
+
+    Modules are looked for in the root of the tree, then in the standard library, then in every other folder that has
+    modules or packages in it, see ``roots``: where several have one of that name, each counts. Rather a file too many
+    than a result that is out of date.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._files = [name for name in tree.files if name.endswith((".py", ".pyi"))]
+        self._present = set(self._files)
+        self._from_root: dict[str, list[str]] = {}
+        self._elsewhere: dict[str, list[str]] = {}
+        for name in self._files:
+            self._from_root.setdefault(_dotted(PurePosixPath(name)), []).append(name)
+            start = self._start(name)
+            if start != PurePosixPath():
+                self._elsewhere.setdefault(_dotted(PurePosixPath(name).relative_to(start)), []).append(name)
+        self._named = self._read()
+        self._direct: dict[str, frozenset[str]] = {}
+        self._closures: dict[str, frozenset[str]] = {}
+
+    def closure(self, name: str) -> frozenset[str]:
+        """Every other file of the tree that ``name`` imports, and those that these import."""
+        if name not in self._closures:
+            found: set[str] = set()
+            waiting = [name]
+            while waiting:
+                new = self._imported(waiting.pop()) - found
+                found |= new
+                waiting += new
+            self._closures[name] = frozenset(found - {name})
+        return self._closures[name]
+
+    def _imported(self, name: str) -> frozenset[str]:
+        if name not in self._direct:
+            modules = self._named.get(name, ())
+            found = {file for module in modules for file in self._meant(module, name)}
+            self._direct[name] = frozenset(found | self._packages(name))
+        return self._direct[name]
+
+    def _meant(self, module: str, importer: str) -> Iterator[str]:
+        """The files that a name can mean, with the packages on the way to them."""
+        if module.startswith("."):
+            module = _absolute(module, importer)
+        parts = module.split(".")
+        first = {f"{parts[0]}.py", f"{parts[0]}/__init__.py"} & self._present
+        places = [self._from_root]
+        if not first:
+            places = [] if parts[0] in sys.stdlib_module_names else [self._from_root, self._elsewhere]
+        for end in range(1, len(parts) + 1):
+            for place in places:
+                yield from place.get(".".join(parts[:end]), ())
+
+    def _start(self, name: str) -> PurePosixPath:
+        """The folder from which Python would import a file: the nearest one that is no package."""
+        folders = PurePosixPath(name).parents
+        return next(one for one in folders if one == PurePosixPath() or str(one / "__init__.py") not in self._present)
+
+    @property
+    def roots(self) -> list[str]:
+        """The folders that modules are looked for in after the standard library, the root of the tree left out."""
+        return sorted({str(self._start(name)) for name in self._files} - {"."})
+
+    def _packages(self, name: str) -> set[str]:
+        """What runs before the module itself: the ``__init__`` of each package that it is in."""
+        inits = {f"{folder}/__init__.py" for folder in PurePosixPath(name).parents}
+        return inits & self._present
+
+    def _read(self) -> dict[str, list[str]]:
+        """By file: the names that it imports."""
+        keys = {name: f"imports {FORMAT} {self._tree.digest(name)}" for name in self._files}
+        cache = Cache()
+        known = cache.get(set(keys.values()))
+        new = {key: named(self._text(name)) for name, key in keys.items() if key not in known}
+        if new:
+            cache.put(new)
+        return {name: known.get(key) or new.get(key) or [] for name, key in keys.items()}
+
+    def _text(self, name: str) -> bytes:
+        return (self._tree.root / name).read_bytes()
+
+
+def named(text: bytes) -> list[str]:
+    """The dotted names that a module imports, wherever in it, and what it takes of them by attribute.
+
+    ``from a import b`` names ``a.b``, which may be a module; a relative one keeps its dots. Of what is not Python,
+    nothing.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return []
+    bound: dict[str, str] = {}
+    found = set()
+    for node in ast.walk(tree):
+        for local, module in _bound(node):
+            bound[local] = module
+            found.add(module)
+    for node in ast.walk(tree):
+        root, *rest = _chain(node)
+        if rest and root in bound:
+            found.add(".".join([bound[root], *rest]))
+    return sorted(found)
+
+
+def _bound(node: ast.AST) -> Iterable[tuple[str, str]]:
+    """By the name that a statement binds: the module, or the part of one, that it imports."""
+    if isinstance(node, ast.Import):
+        return [
+            (one.asname or one.name.partition(".")[0], one.name if one.asname else name)
+            for one in node.names
+            for name in ([one.name] if one.asname else [one.name, one.name.partition(".")[0]])
+        ]
+    if isinstance(node, ast.ImportFrom):
+        start = "." * node.level + (node.module or "")
+        joint = "" if start.endswith(".") else "."
+        return [
+            (one.asname or one.name, start if one.name == "*" else f"{start}{joint}{one.name}") for one in node.names
+        ]
+    return []
+
+
+def _chain(node: ast.AST) -> list[str]:
+    """``a.b.c`` as its parts; of anything else one empty name."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else [""]
+
+
+def _absolute(module: str, importer: str) -> str:
+    bare = module.lstrip(".")
+    folders = PurePosixPath(importer).parents
+    up = min(len(module) - len(bare), len(folders)) - 1
+    return ".".join([*folders[up].parts, *([bare] if bare else [])])
+
+
+def _dotted(path: PurePosixPath) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@lru_cache(maxsize=4)
+def of(tree: Tree) -> Imports:
+    """The imports of a tree, read once in a run."""
+    return Imports(tree)
+
+
+def closure(tree: Tree, name: str) -> Iterable[str]:
+    """Every other file of ``tree`` that ``name`` imports, directly or not: a check's ``related``."""
+    return of(tree).closure(name)
