@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ class Cache:
     def get(self, keys: Iterable[str]) -> dict[str, Any]:
         """The results of those of ``keys`` that there are."""
         wanted, found, now = list(keys), {}, time.time()
-        with closing(self._open()) as database, database:
+        with self._opened() as database:
             for start in range(0, len(wanted), BATCH):
                 some = wanted[start : start + BATCH]
                 marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT key, value, used FROM result WHERE key IN ({marks})", some)  # nosec B608
+                rows = database.execute(f"SELECT key, value, used FROM result WHERE key IN ({marks})", some)  # nosec B608 # marks alone
                 old = []
                 for key, value, used in rows:
                     found[key] = json.loads(value)
@@ -48,14 +48,21 @@ class Cache:
         """Remember results; those that nobody asked for in a month go."""
         now = time.time()
         rows = [(key, json.dumps(value), now) for key, value in results.items()]
-        with closing(self._open()) as database, database:
+        with self._opened() as database:
             database.executemany("INSERT OR REPLACE INTO result VALUES (?, ?, ?)", rows)
             database.execute("DELETE FROM result WHERE used < ?", (now - KEPT,))
 
     def _prepare(self) -> None:
-        with closing(self._open()) as database, database:
+        with self._opened() as database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("CREATE TABLE IF NOT EXISTS result (key TEXT PRIMARY KEY, value TEXT, used REAL)")
 
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=60)
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The file, for one transaction."""
+        database = sqlite3.connect(self.path, timeout=60)
+        try:
+            with database:
+                yield database
+        finally:
+            database.close()

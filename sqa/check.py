@@ -112,7 +112,7 @@ class Look:
 
     def finding(self, path: str, line: int | None, rule: str, message: str, severity: str = "error") -> Finding:
         """A finding of this check; ``path`` may be absolute, in ``root``."""
-        name = os.path.relpath(path, self.root) if os.path.isabs(path) else path.removeprefix("./")  # noqa: PTH117
+        name = os.path.relpath(path, self.root) if os.path.isabs(path) else path.removeprefix("./")  # noqa: PTH117 # text
         return Finding(name, line or 0, self.check, rule, " ".join(message.split()), severity)
 
     def text(self, name: str) -> str:

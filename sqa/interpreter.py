@@ -41,5 +41,5 @@ def installed(tree: Tree, settings: Mapping[str, Any]) -> str:
     folder = packages(tree.root, settings)
     if folder is None:
         return ""
-    names = [name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info", ".pth"))]  # noqa: PTH208
+    names = [name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info", ".pth"))]  # noqa: PTH208 # quick
     return "\n".join([folder.parent.name, *sorted(names)])

@@ -89,7 +89,7 @@ class Tree:
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if name != ".git"]
-            found += [os.path.relpath(os.path.join(folder, name), self.root) for name in names]  # noqa: PTH118
+            found += [os.path.relpath(os.path.join(folder, name), self.root) for name in names]  # noqa: PTH118 # quicker
         return found
 
     def _untracked(self) -> list[str]:

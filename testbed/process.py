@@ -76,7 +76,7 @@ def start(argv: Sequence[str], log: Path) -> Process:
     """Start ``argv`` in a session of its own with its output in ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
-        child = subprocess.Popen(  # pylint: disable=consider-using-with
+        child = subprocess.Popen(  # pylint: disable=consider-using-with # it outlives this call
             list(argv), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
     return Process(child.pid, _start_time(child.pid) or 0)

@@ -69,7 +69,7 @@ def read(secrets_file: Path, password_file: Path) -> dict[str, str]:
 
 
 def _vault(password_file: Path):  # type: ignore[no-untyped-def]
-    from ansible.parsing.vault import VaultLib, VaultSecret  # pylint: disable=import-outside-toplevel
+    from ansible.parsing.vault import VaultLib, VaultSecret  # pylint: disable=import-outside-toplevel # slow
 
     password = password_file.read_text(encoding="utf-8").strip().encode()
     return VaultLib([("default", VaultSecret(password))])

@@ -19,7 +19,7 @@ PHASES = ("created", "nodes", "deploy", "verify")
 
 
 @dataclass
-class State:  # pylint: disable=too-many-instance-attributes
+class State:  # pylint: disable=too-many-instance-attributes # as many as the file has
     """A testbed: what was asked for, and ``phase``, the last step that was finished.
 
     ``settings`` are variables of the site that this testbed sets for itself.

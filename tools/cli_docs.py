@@ -63,7 +63,7 @@ def render(app: typer.Typer) -> str:
 
 def pages() -> dict[Path, str]:
     """The page of the installed command line, by path."""
-    from testbed.cli import app  # pylint: disable=import-outside-toplevel
+    from testbed.cli import app  # pylint: disable=import-outside-toplevel # only for this page
 
     return {PAGE: render(app)}
 

@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/reference/orchestrator.openapi.json"
 
 def pages() -> dict[Path, str]:
     """The description, by path."""
-    from deep_orchestrator.api import application  # pylint: disable=import-outside-toplevel
+    from deep_orchestrator.api import application  # pylint: disable=import-outside-toplevel # slow
 
     return {PAGE: json.dumps(application().openapi(), indent=1) + "\n"}
 

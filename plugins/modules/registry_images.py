@@ -187,7 +187,7 @@ class Registry:
             headers={"Authorization": f"Basic {self.token}", "Accept": MANIFESTS},
         )
         try:
-            with urllib.request.urlopen(request, timeout=10, context=self.context) as answer:  # nosec B310
+            with urllib.request.urlopen(request, timeout=10, context=self.context) as answer:  # nosec B310 # always https
                 return answer.status, {key.lower(): value for key, value in answer.headers.items()}
         except urllib.error.HTTPError as error:
             return error.code, {}

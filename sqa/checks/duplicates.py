@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqa import interpreter, pylint_run
+from sqa import pylint_run
 from sqa.check import Canary, Check, Look, Report
 
 BLOCK = "".join(f"    total += {number} * value\n" for number in range(12))
@@ -22,9 +22,8 @@ CHECK = Check(
     canary=Canary("duplicate-code", bad={"one.py": TWIN, "two.py": TWIN}, good={"one.py": TWIN}),
     tool="pylint",
     configuration=pylint_run.CONFIGURATION,
-    environment=interpreter.installed,
-    takes=interpreter.TAKES,
+    takes={},
     belongings=pylint_run.BELONGINGS,
     criteria=("QC.Rev03.3", "QC.Sty01", "QC.Sty01.1", "QC.Sty03"),
-    seconds=60,
+    seconds=40,
 )

@@ -37,15 +37,15 @@ class Handler(BaseHTTPRequestHandler):
         self.quiet = quiet
         super().__init__(*arguments)
 
-    def do_GET(self) -> None:  # pylint: disable=invalid-name
+    def do_GET(self) -> None:  # pylint: disable=invalid-name # the library's
         """Send a file or a part of it."""
         self._answer(with_body=True)
 
-    def do_HEAD(self) -> None:  # pylint: disable=invalid-name
+    def do_HEAD(self) -> None:  # pylint: disable=invalid-name # the library's
         """Send the headers of a file."""
         self._answer(with_body=False)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # pylint: disable=redefined-builtin
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # pylint: disable=redefined-builtin # the library's
         """Log a request on stderr, unless quiet."""
         if not self.quiet:
             super().log_message(format, *args)

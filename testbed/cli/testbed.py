@@ -197,7 +197,7 @@ def _say(line: str) -> None:
 
 def _become(command: list[str]) -> None:
     """Replace this process by ``command``, so that terminal, signals and exit status are its own."""
-    os.execvp(command[0], command)  # nosec B606
+    os.execvp(command[0], command)  # nosec B606 # no shell is wanted
 
 
 def _removed(removed: dict[str, Any]) -> str:

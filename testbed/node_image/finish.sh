@@ -4,7 +4,7 @@ for unit in $DISABLED; do
     # A release that lacks the unit has nothing to disable.
     [ ! -e "/lib/systemd/system/$unit" ] || systemctl --quiet disable "$unit"
 done
-# shellcheck disable=SC2086
+# shellcheck disable=SC2086 # a list of units
 systemctl --quiet mask $MASKED
 systemctl --quiet enable ssh.service
 systemctl --quiet set-default multi-user.target

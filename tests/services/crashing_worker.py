@@ -186,7 +186,7 @@ def interrupted(folder: Path) -> tuple[int, int]:
 
 def kill(url: str, folder: Path, kills: int, seed: int) -> None:
     """Kill so many workers, and more until some were killed while they made something; then let one finish."""
-    chance = random.Random(seed)  # nosec B311
+    chance = random.Random(seed)  # nosec B311 # to be repeated
     engine = store.engine(url)
     up = folder / "one.up"
     first = forked(lambda: work(url, folder))

@@ -157,7 +157,7 @@ def random_pod(chance: random.Random, number: int) -> Json:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_what_is_free_is_what_kubectl_sums_up(publisher: Publisher, seed: int) -> None:
-    chance, seen = random.Random(seed), set()  # nosec B311
+    chance, seen = random.Random(seed), set()  # nosec B311 # to be repeated
     publisher.kube.apply(*(random_pod(chance, number) for number in range(14)))
     seen.add(same_as_kubectl(publisher))
     for number in chance.sample(range(14), 4):

@@ -77,7 +77,7 @@ def front(clear: str) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET  # noqa: N815 # the library's name
 
         def log_message(self, *arguments: Any) -> None:
             """Nothing."""

@@ -20,7 +20,7 @@ SETTLED = {Status.CREATE_COMPLETE, Status.UPDATE_COMPLETE, Status.DELETE_COMPLET
 
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/orchestrator.sqlite"
-    seed = random.randrange(10**6)  # nosec B311
+    seed = random.randrange(10**6)  # nosec B311 # no secret
     print("seed", seed)  # shown where the test fails
     subprocess.run(**program("kill", url, tmp_path, KILLS, seed), check=True, timeout=LONGEST)
 

@@ -281,7 +281,7 @@ def spoil(data: Any, dice: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_template_that_is_spoilt_anywhere_is_an_error_of_ours_or_none(seed: int) -> None:
-    dice = random.Random(seed)  # nosec B311
+    dice = random.Random(seed)  # nosec B311 # to be repeated
     refused = []
     for _ in range(20):
         name = dice.choice(sorted(NEEDED))

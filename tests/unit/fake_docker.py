@@ -70,7 +70,7 @@ class FakeContainer:
         del self.engine.all_containers[self.name]
 
 
-class FakeDocker:  # pylint: disable=too-many-instance-attributes
+class FakeDocker:  # pylint: disable=too-many-instance-attributes # one for each part
     """Stands in for ``docker.DockerClient``; ``calls`` records what changes something, ``fail`` makes it fail."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ class Site(ThreadingHTTPServer):
 class SiteHandler(BaseHTTPRequestHandler):
     server: Site
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the library's name
         """Quiet."""
 
     def do_GET(self) -> None:

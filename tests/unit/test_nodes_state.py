@@ -226,8 +226,8 @@ def test_version_2_needs_no_root_of_its_own(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", profiles.names())
 def test_every_profile_names_groups_images_and_artefacts_that_exist(name: str) -> None:
-    from testbed.artifacts.declaration import load_all  # pylint: disable=import-outside-toplevel
-    from testbed.image import releases  # pylint: disable=import-outside-toplevel
+    from testbed.artifacts.declaration import load_all  # pylint: disable=import-outside-toplevel # slow
+    from testbed.image import releases  # pylint: disable=import-outside-toplevel # slow
 
     profile = profiles.load(name)
     common = yaml.safe_load((ROOT / "inventories/common/hosts.yml").read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ def finding(check: str, rule: str = "r", path: str = "a.py") -> Finding:
     return fingerprinted([Finding(path, 0, check, rule, "wrong")], lambda *_: "")[0]
 
 
-def outcome(
+def outcome(  # pylint: disable=keyword-arg-before-vararg # who gives findings gives the verdict too
     check: str, verdict: Verdict = Verdict.PASS, *findings: Finding, rules: frozenset[str] = frozenset()
 ) -> Outcome:
     return Outcome(check, Verdict.FAIL if findings else verdict, findings=findings, examined=1, rules=rules)

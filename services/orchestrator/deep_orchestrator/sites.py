@@ -91,7 +91,7 @@ class NullSite:
 
     def update(
         self,
-        deployment: str,  # noqa: ARG002
+        deployment: str,  # noqa: ARG002 # as every site is asked
         infrastructure: str,
         template: str,
         parameters: dict[str, Any],
@@ -110,7 +110,7 @@ class NullSite:
         new.write_text(json.dumps(made), encoding="utf-8")
         new.rename(self._folder / f"{identifier}.json")
 
-    def look(self, deployment: str, infrastructure: str) -> Look:  # noqa: ARG002
+    def look(self, deployment: str, infrastructure: str) -> Look:  # noqa: ARG002 # as every site is asked
         """Ready once its seconds are over."""
         try:
             text = (self._folder / f"{infrastructure}.json").read_text(encoding="utf-8")
@@ -123,6 +123,6 @@ class NullSite:
             return Look(State.FAILED, "nothing works at this site")
         return Look(State.READY, outputs={"endpoint": f"null:{infrastructure}"})
 
-    def remove(self, deployment: str, infrastructure: str) -> None:  # noqa: ARG002
+    def remove(self, deployment: str, infrastructure: str) -> None:  # noqa: ARG002 # as every site is asked
         """Remove the file."""
         (self._folder / f"{infrastructure}.json").unlink(missing_ok=True)

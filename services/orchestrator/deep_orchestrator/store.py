@@ -81,7 +81,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):  # pylint: disable=abstract-metho
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 # as SQLAlchemy calls it
         """What was read, with its zone."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
