@@ -16,6 +16,8 @@ CONFIGURATION = (
     "/pylintrc", "/.pylintrc", "/pylintrc.toml", "/.pylintrc.toml", "/pyproject.toml", "/setup.cfg", "/tox.ini",
 )  # fmt: skip
 CROSS_FILE = "cyclic-import,duplicate-code"
+# What it says where a configuration or a file cannot be used.
+USABLE = "bad-configuration-section,bad-plugin-value,config-parse-error,syntax-error,unrecognized-option"
 ANY = range(32)  # its status says which kinds of messages there are; 32 is wrong usage
 LEVELS = {"error": "error", "warning": "warning", "refactor": "note", "convention": "note", "info": "note"}
 

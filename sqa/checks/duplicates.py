@@ -11,7 +11,7 @@ TWIN = f'"""Sample."""\n\n\ndef summed(value: int) -> int:\n    """Sum."""\n    
 
 def inspect(look: Look) -> Report:
     """Examine all files together."""
-    return pylint_run.examine(look, "--disable=all", f"--enable={pylint_run.CROSS_FILE}")
+    return pylint_run.examine(look, "--disable=all", f"--enable={pylint_run.CROSS_FILE},{pylint_run.USABLE}")
 
 
 CHECK = Check(
