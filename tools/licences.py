@@ -70,7 +70,12 @@ def hosts_rows(lists: list[Path]) -> list[list[str]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             package, _, licence = line.partition(" ")
             found.setdefault((*package.split("=="), licence), []).append(path.parent.name)
-    return [[*package, ", ".join(artefacts)] for package, artefacts in sorted(found.items())]
+    return [[*map(_linked, package), ", ".join(artefacts)] for package, artefacts in sorted(found.items())]
+
+
+def _linked(text: str) -> str:
+    """Addresses in a text as links of Markdown."""
+    return re.sub(r"https?://[^\s,|]+", r"<\g<0>>", text)
 
 
 def artefact_rows(declarations: list[Path]) -> list[list[str]]:
