@@ -277,7 +277,7 @@ def identifier(repo: Contents) -> Iterator[Problem]:
     """The metadata name a persistent identifier."""
     names = [name for name in ("CITATION.cff", "codemeta.json", ".zenodo.json") if name in repo.known]
     if not any(re.search(r"\b10\.\d{4,9}/\S+|hdl\.handle\.net/\S+", repo.text(name)) for name in names):
-        yield next(iter(names), ""), "no metadata file names a DOI or handle of the documentation"
+        yield (names[0] if names else ""), "no metadata file names a DOI or handle of the documentation"
 
 
 # What a page for each kind of reader is about, by its name or a heading.
