@@ -76,7 +76,7 @@ def _outcome(name: str, tests: list[Mapping[str, Any]]) -> Outcome:
     made = Outcome(
         name, Verdict.INCONCLUSIVE, title=OF_A_SITE[name], selected=len(tests), examined=len(ran),
         findings=tuple(fingerprinted(failed, _no_line)),
-        work={"tests run": len(ran), "tests skipped": len(tests) - len(ran) - len(lost)},
+        unit="tests", work={"skipped": len(tests) - len(ran) - len(lost)},
     )  # fmt: skip
     if failed:
         return replace(made, verdict=Verdict.FAIL)

@@ -68,7 +68,7 @@ class Outcome:
     ``examined``: files that the tool itself has looked at, of ``selected`` ones that it was asked to look at.
     ``work``: what else was counted (rules, dependencies, date of the data). ``reasons``: why it is inconclusive or not
     applicable. ``rules``: criteria that the check judges one by one, empty where it is judged as a whole. ``criteria``:
-    those that it judges beside the ones that name it.
+    those that it judges beside the ones that name it. ``unit``: what is selected and examined, where that is not files.
     ``seconds`` and ``cached`` are of this run alone; reports that are compared leave them out.
     """
 
@@ -82,6 +82,7 @@ class Outcome:
     work: Mapping[str, str | int] = field(default_factory=dict)
     rules: frozenset[str] = frozenset()
     criteria: tuple[str, ...] = ()
+    unit: str = "files"
     reasons: tuple[str, ...] = ()
     seconds: float = 0.0
     cached: bool = False
@@ -95,6 +96,7 @@ class Outcome:
             "title": self.title,
             "selected": self.selected,
             "examined": self.examined,
+            "unit": self.unit,
             "work": dict(sorted(self.work.items())),
             "rules": sorted(self.rules),
             "reasons": list(self.reasons),

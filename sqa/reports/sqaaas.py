@@ -59,7 +59,7 @@ def _subcriterion(one: Mapping[str, Any], document: Mapping[str, Any], missing: 
                 "standard": {"title": standard["name"], "version": standard["version"], "url": standard["url"]},
                 "valid": check["verdict"] == "pass",
                 "message": "; ".join(check["reasons"])
-                or f"{check['examined']} files, {len(check['findings'])} findings",
+                or f"{check['examined']} {check['unit']}, {len(check['findings'])} findings",
             }
             for check in checks
         ]

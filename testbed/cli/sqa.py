@@ -373,7 +373,7 @@ def _findings(judged: Judgement) -> Text:
 def _outcomes(outcomes: tuple[Outcome, ...]) -> Table:
     rows = []
     for one in outcomes:
-        work = f"{one.examined} of {one.selected} files" if one.examined else ""
+        work = f"{one.examined} of {one.selected} {one.unit}" if one.examined else ""
         more = ", ".join(f"{value} {name}" for name, value in sorted(one.work.items()))
         rows.append([
             one.check, Text(one.verdict.value, style=STYLES[one.verdict]), str(len(one.findings) or ""),
