@@ -105,8 +105,8 @@ def licence_text(repo: Contents) -> Iterator[Problem]:
     declared = {_spdx(one.licence) for one in repo.metadata if one.licence}
     text = _identified(repo.text(found))
     # A sum of licences, or one without a text here to compare with, is for the check of licences.
-    if text and len(declared) == 1 and (named := next(iter(declared))) in LICENCES and named != text:
-        yield found, f"is the text of {text}, but the metadata name {named}"
+    if text and len(declared) == 1 and declared <= set(LICENCES) and text not in declared:
+        yield found, f"is the text of {text}, but the metadata name {', '.join(declared)}"
 
 
 def whole_licence(repo: Contents) -> Iterator[Problem]:

@@ -87,7 +87,8 @@ class TestFiles:
             ("CITATION.cff", "title: [\n", "QC.Met01", "cannot be read"),
             ("README.md", "# Sample\n", "QC.Doc06.1", "how to run the tests"),
             ("CONTRIBUTING.md", "# Contributing\n\nPlease do.\n", "QC.Doc06.2", "too short"),
-            ("CODE_OF_CONDUCT.md", "# Be kind\n", "QC.Doc06.3", "whom to turn to"),
+            ("CODE_OF_CONDUCT.md", "# Be kind\n\nReport it.\n", "QC.Doc06.3", "whom to turn to"),
+            ("CODE_OF_CONDUCT.md", "Be kind. " * 40, "QC.Doc06.3", "whom to turn to"),
             (".github/workflows/ci.yml", "jobs: {build: {steps: [{run: echo}]}}\n", "QC.Sty04", "runs no linter"),
             ("sample.py", "from unittest.mock import Mock\n", "QC.Har02", "imports unittest.mock"),
             ("test_sample.py", "def test_a():\n    assert True\n", "QC.Uni02", "among the code"),
@@ -381,11 +382,11 @@ class TestCoverage:
         root = write(tmp_path / "tree", {**self.TREE, ".gitignore": "reports/\n"})
         git(root, "init", "--quiet")
         commit(root, "Begin")
-        report = cobertura({"a.py": [0, 0, 1, 0], "new.py": [0]})
+        report = cobertura({"a.py": [1, 0, 0, 0], "new.py": [0]})
         unchanged = self.run(tmp_path, report, "diff-cover")
         assert (unchanged.verdict, unchanged.work["changed lines of code"]) == (Verdict.PASS, 0)
         git(root, "checkout", "--quiet", "-b", "fix/a")
-        write(root, {"a.py": "A = 1\nB = 2\n++C\nD = 4\n"})
+        write(root, {"a.py": "++ X\nA = 1\nB = 2\nD = 4\n"})  # "+++ X" in a diff is no name of a file
         commit(root, "Change")
         write(root, {"new.py": "N = 1\n", "reports/coverage.xml": report})
         found = run(root, "diff-cover")
