@@ -54,13 +54,10 @@ class Repository:
 
 
 def top(start: Path) -> Path:
-    """The root of the repository that ``start`` is in: the nearest folder with ``sqa.yml`` or ``.git``, or itself."""
+    """The root of the repository that ``start`` is in: the checkout of git around it, or itself."""
     if not start.is_dir():
         raise DeepError("no such folder", found=str(start), next_step="name the root of a repository")
-    for folder in (start, *start.parents):
-        if (folder / settings.NAME).is_file() or (folder / ".git").exists():
-            return folder
-    return start
+    return next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), start)
 
 
 def repository(start: Path) -> Repository:

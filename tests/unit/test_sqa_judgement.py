@@ -302,6 +302,7 @@ def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path, asked: d
 def test_a_repository_is_found_from_inside_it(tmp_path: Path) -> None:
     (tmp_path / "sqa.yml").write_text("gate: silver\n")
     (tmp_path / "deep" / "down").mkdir(parents=True)
+    (tmp_path / ".git").mkdir()
     assert gate.repository(tmp_path / "deep" / "down").settings.gate == "silver"
     (tmp_path / "sqa.yml").write_text("checks: {rufff: {}}\n")
     with pytest.raises(DeepError, match="no such check"):
