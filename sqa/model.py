@@ -62,7 +62,7 @@ def fingerprinted(findings: Iterable[Finding], line_of: Callable[[str, int], str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome:  # pylint: disable=too-many-instance-attributes # each is a part of the proof
     """What one check came to, with the proof that it worked.
 
     ``examined``: files that the tool itself has looked at, of ``selected`` ones that it was asked to look at.

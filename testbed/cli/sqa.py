@@ -181,7 +181,7 @@ def explain(
 
 
 @app.command()
-def waive(
+def waive(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
     name: Annotated[str, typer.Option("--id", help="A name for the waiver.")],
     reason: Annotated[str, typer.Option(help="Why it is accepted.")],
     owner: Annotated[str, typer.Option(help="The role that answers for it.")],
