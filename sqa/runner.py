@@ -70,6 +70,7 @@ class Plan:
     reasons: list[str] = field(default_factory=list)
     seconds: float = 0.0
     cached: bool = True
+    named: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def check(self) -> Check:
@@ -121,7 +122,9 @@ class Plan:
 
     def _add(self, digest: Any, names: Iterable[str]) -> None:
         for name in names:
-            digest.update(f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape"))
+            if name not in self.named:  # files that many others import are asked for again and again
+                self.named[name] = f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape")
+            digest.update(self.named[name])
 
     @property
     def remembered(self) -> bool:
