@@ -45,7 +45,7 @@ lint: ## Run the linters, the type checker and the security scanner
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(PYTHON_CODE)
 	@$(BIN)/yamllint --strict .
 	@shellcheck scripts/*.sh benchmarks/*.sh extensions/molecule/*.sh .ci/run
-	@$(BIN)/python tools/ansible_lint.py
+	@$(BIN)/deep sqa run --check ansible-lint
 
 .PHONY: unit
 unit: ## Run the unit tests (minutes, no root, no Docker)

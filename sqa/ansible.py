@@ -40,7 +40,7 @@ def is_playbook(tree: Tree, name: str) -> bool:
     return name.endswith((".yml", ".yaml")) and _graph(tree).names(name).plays
 
 
-def related(tree: Tree, name: str) -> set[str]:
+def related(tree: Tree, name: str) -> frozenset[str]:
     """Files that decide on what is found in this one: its role's, those it is put together of, modules they call."""
     return _graph(tree).related(name) - {name}
 

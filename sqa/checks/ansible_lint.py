@@ -106,10 +106,12 @@ def inspect(look: Look) -> Report:
             for role in sorted({ansible.role_of(name) or "" for name in texts} - {""})
         }
         whole = {role: first for role, first in roles.items() if first in look.files}
-        found, examined, rules = _linted(look, [role for role in whole if role != "."], environment)
+        found, examined, rules = _linted(look, [role for role in roles if role != "."], environment)
         playbooks = [name for name in texts if ansible.is_playbook(look.tree, name)]
         syntax = list(_syntax(look, place, playbooks, whole, environment))
-    made = [_finding(look, one, whole) for one in found]
+    # What is found in a role as a whole is kept where the file is named that it is found in, or that stands for it.
+    of_roles = {name for name in look.tree.files if ansible.role_of(name) in roles} - set(look.files)
+    made = [one for one in (_finding(look, one, roles) for one in found) if one.path not in of_roles]
     return Report([*made, *syntax, *unresolved], examined | {one.path for one in made}, {"rules": rules})
 
 
@@ -141,14 +143,20 @@ def _collections(look: Look) -> Iterator[tuple[Path, dict[str, str]]]:
 def _galaxy(path: Path) -> dict[str, str]:
     try:
         named = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {key: re.fullmatch(r"[a-z0-9_]+", named[key]).group() for key in ("namespace", "name")}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return {key: _word(named[key]) for key in ("namespace", "name")}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise InconclusiveError("galaxy.yml: no namespace and name of a collection; correct it") from None
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+", text):
+        raise ValueError(text)
+    return text
 
 
 def _unresolved(look: Look, names: Iterable[str], environment: Mapping[str, str]) -> Iterator[Finding]:
     """Modules that are not there; raises ``InconclusiveError`` where the whole collection is not."""
-    said = look.run("python", "-c", RESOLVER, *names, **environment).json()
+    said = look.run("python", "-c", RESOLVER, *names, statuses=(0,), **environment).json()
     absent = sorted({name for _, _, name, what in said["missing"] if what == "collection"})
     if absent:
         raise InconclusiveError(
@@ -188,7 +196,9 @@ def _finding(look: Look, one: Mapping[str, Any], roles: Mapping[str, str]) -> Fi
     line = line["line"] if isinstance(line, dict) else line
     path = str(place["path"]).rstrip("/")
     level = "error" if one["severity"] in ("blocker", "critical", "major") else "warning"
-    return look.finding(roles.get(path, path), 0 if path in roles else line, one["check_name"], one["description"], level)
+    return look.finding(
+        roles.get(path, path), 0 if path in roles else line, one["check_name"], one["description"], level
+    )
 
 
 def _syntax(
@@ -228,22 +238,48 @@ CHECK = Check(
     title="Ansible in the profile production",
     inspect=inspect,
     files=(
-        "playbooks/**/*.yml", "**/tasks/**/*.yml", "**/handlers/**/*.yml", "**/group_vars/**/*.yml",
-        "**/host_vars/**/*.yml", "**/molecule/**/*.yml", "roles/*/defaults/**/*.yml", "roles/*/vars/**/*.yml",
-        "roles/*/meta/**/*.yml", "/defaults/*.yml", "/vars/*.yml", "/meta/*.yml", "/galaxy.yml", "/plugins/*/*.py",
+        "playbooks/**/*.yml",
+        "**/tasks/**/*.yml",
+        "**/handlers/**/*.yml",
+        "**/group_vars/**/*.yml",
+        "**/host_vars/**/*.yml",
+        "**/molecule/**/*.yml",
+        "roles/*/defaults/**/*.yml",
+        "roles/*/vars/**/*.yml",
+        "roles/*/meta/**/*.yml",
+        "/defaults/*.yml",
+        "/vars/*.yml",
+        "/meta/*.yml",
+        "/galaxy.yml",
+        "/plugins/*/*.py",
         "!/plugins/module_utils/",
-    ),  # fmt: skip
+    ),
     selects=ansible.is_playbook,
     canary=Canary(
         "no-changed-when",
-        bad={"playbooks/bad.yml": "---\n- name: Run\n  hosts: all\n  tasks:\n    - name: Say\n      ansible.builtin.command: id\n"},
+        bad={
+            "playbooks/bad.yml": "---\n- name: Run\n  hosts: all\n  tasks:\n"
+            "    - name: Say\n      ansible.builtin.command: id\n"
+        },
         good={"playbooks/good.yml": "---\n- name: Run\n  hosts: all\n  tasks: []\n"},
     ),
     tool="ansible-lint",
     configuration=(
-        "/.ansible-lint", "/.ansible-lint.yml", "/.ansible-lint.yaml", "/.config/ansible-lint.yml", "/.config/ansible-lint.yaml",
-        "/.ansible-lint-ignore", "/.config/ansible-lint-ignore.txt", "/.yamllint", "/.yamllint.yml", "/.yamllint.yaml",
-        "/ansible.cfg", "/galaxy.yml", "/meta/runtime.yml", "/CHANGELOG*", "/changelogs/changelog.y*ml",
+        "/.ansible-lint",
+        "/.ansible-lint.yml",
+        "/.ansible-lint.yaml",
+        "/.config/ansible-lint.yml",
+        "/.config/ansible-lint.yaml",
+        "/.ansible-lint-ignore",
+        "/.config/ansible-lint-ignore.txt",
+        "/.yamllint",
+        "/.yamllint.yml",
+        "/.yamllint.yaml",
+        "/ansible.cfg",
+        "/galaxy.yml",
+        "/meta/runtime.yml",
+        "/CHANGELOG*",
+        "/changelogs/changelog.y*ml",
     ),
     support=("/.gitignore", "/plugins/**/*.py", "!/plugins/modules/"),
     scope="file",

@@ -1,7 +1,7 @@
 """Licences: of the software itself, by its text and by what its metadata say, and of the packages it depends on.
 
-Judged criterion by criterion; each finding's rule is the criterion. Where a repository follows REUSE, every file of it is
-looked at. Dependencies are those that the environment of the setting ``python`` holds.
+Judged criterion by criterion; each finding's rule is the criterion. Where a repository follows REUSE, every file of it
+is looked at. Dependencies are those that the environment of the setting ``python`` holds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REUSE = ("/REUSE.toml", "/LICENSES/*")
 # By SPDX identifier: passages of the text, the last ones near its end, so that a part of it is not taken for it.
 PASSAGES = {
     "Apache-2.0": ("apache license version 2.0, january 2004", "end of terms and conditions"),
-    "MIT": ("permission is hereby granted, free of charge, to any person", "the software is provided \"as is\""),
+    "MIT": ("permission is hereby granted, free of charge, to any person", 'the software is provided "as is"'),
     "BSD-3-Clause": ("redistributions in binary form", "neither the name of", "possibility of such damage"),
     "BSD-2-Clause": ("redistributions in binary form", "possibility of such damage"),
     "ISC": ("permission to use, copy, modify, and/or distribute this software", "the author disclaims all warranties"),
@@ -42,10 +42,14 @@ PASSAGES = {
     "GPL-3.0": ("gnu general public license version 3", "end of terms and conditions"),
     "GPL-2.0": ("gnu general public license version 2", "end of terms and conditions"),
 }
-OF_PAGES = re.compile(r"creative commons (?:legal code|attribution)|gnu free documentation license|\bcc-by", re.IGNORECASE)
+OF_PAGES = re.compile(
+    r"creative commons (?:legal code|attribution)|gnu free documentation license|\bcc-by", re.IGNORECASE
+)
 # Those that the Open Source Initiative lists as popular, without what says which versions may follow.
-COMMON = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CDDL-1.0", "EPL-2.0", "GPL-2.0", "GPL-3.0", "LGPL-2.1", "LGPL-3.0",
-          "MIT", "MPL-2.0")  # fmt: skip
+COMMON = (
+    "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CDDL-1.0", "EPL-2.0", "GPL-2.0", "GPL-3.0", "LGPL-2.1", "LGPL-3.0",
+    "MIT", "MPL-2.0",
+)  # fmt: skip
 SUFFIX = re.compile(r"-(?:only|or-later)$")
 DENIED = ("UNKNOWN", "*[Pp]roprietary*", "*[Cc]ommercial*", "SSPL-*", "BUSL-*", "*-NC-*")
 NOTHING = {"UNKNOWN", "", "DFSG approved", "OSI Approved"}
@@ -76,7 +80,7 @@ def inspect(look: Look) -> Report:
 
 
 def recognise(text: str) -> str | None:
-    """The SPDX identifier of the licence whose text this is; nothing where it is none of the known ones, or not whole."""
+    """The SPDX identifier of the licence whose text this is; nothing where it is no known one, or not whole."""
     words = " ".join(re.sub(r"[^\w\s\"',.\-]", " ", text.replace("\u201c", '"').replace("\u201d", '"')).lower().split())
     return next((name for name, parts in PASSAGES.items() if all(part in words for part in parts)), None)
 
@@ -169,7 +173,11 @@ def _of_packages(look: Look, packages: list[dict[str, str]]) -> Iterator[Finding
     known, allowed = look.settings.get("known", {}), look.settings.get("allowed", [])
     denied = look.settings.get("denied", DENIED)
     for one in packages:
-        sources = (one["License-Expression"], one["License-Classifier"], one["License-Metadata"].partition("\n")[0][:60])
+        sources = (
+            one["License-Expression"],
+            one["License-Classifier"],
+            one["License-Metadata"].partition("\n")[0][:60],
+        )
         licence = known.get(one["Name"]) or next((text for text in sources if text not in NOTHING), "UNKNOWN")
         if _matches(licence, denied) or (allowed and not _matches(licence, allowed)):
             yield look.finding("", 0, OPEN, f"{one['Name']} {one['Version']} is under {licence}, which is not allowed")
@@ -201,7 +209,8 @@ CHECK = Check(
         OPEN,
         bad={"LICENSE": "All rights reserved.\n", "pyproject.toml": '[project]\nname = "x"\n'},
         good={
-            "LICENSE": "Permission is hereby granted, free of charge, to any person\n" 'THE SOFTWARE IS PROVIDED "AS IS"\n',
+            "LICENSE": "Permission is hereby granted, free of charge, to any person\n"
+            'THE SOFTWARE IS PROVIDED "AS IS"\n',
             "pyproject.toml": '[project]\nname = "x"\nlicense = "MIT"\n',
         },
     ),

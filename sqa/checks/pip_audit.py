@@ -64,7 +64,9 @@ def _answers(look: Look, pins: set[Pin]) -> dict[Pin, list[dict[str, Any]]]:
             f"next: {NEXT}"
         )
     if not known.get(PROBE):
-        raise InconclusiveError(f"the service knows no vulnerability of {'=='.join(PROBE)}, which has some; next: {NEXT}")
+        raise InconclusiveError(
+            f"the service knows no vulnerability of {'=='.join(PROBE)}, which has some; next: {NEXT}"
+        )
     return known
 
 

@@ -1,4 +1,4 @@
-"""A bill of materials can be made of every requirement file, and it names each package in the version that is pinned."""
+"""A bill of materials can be made of every requirement file, and names each package in the version that is pinned."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ def inspect(look: Look) -> Report:
     state = {one["scan"]["status"] for one in report["audit"]["repositories"]}
     if state != {"completed"} or summary["blobs_scanned"] < len(look.files) or not summary["rules_applied"]:
         raise InconclusiveError(
-            f"Kingfisher looked at too little (found: {summary['blobs_scanned']} files, {summary['rules_applied']} rules, "
-            f"{', '.join(sorted(state)) or 'no scan'}; needed: {len(look.files)} files)"
+            f"Kingfisher looked at too little (found: {summary['blobs_scanned']} files, "
+            f"{summary['rules_applied']} rules, {', '.join(sorted(state)) or 'no scan'}; "
+            f"needed: {len(look.files)} files)"
         )
     findings = [
         look.finding(

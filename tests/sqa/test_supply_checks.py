@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_which_modes_let_anybody_write(mode: str, open_to_all: bool) -> None:
 def test_modes_on_disk_and_in_code_are_found(tmp_path: Path) -> None:
     wide = "06" + "66"
     files = {
-        "tasks/main.yml": f"- name: x\n  ansible.builtin.copy:\n    mode: '{wide}'\n- x: {{dest_mode: 'o=w'}}\n# mode: {wide}\n",
+        "tasks/main.yml": f"- name: x\n  copy:\n    mode: '{wide}'\n- x: {{dest_mode: 'o=w'}}\n# mode: {wide}\n",
         "build.sh": f"#!/bin/sh\nchmod -R {wide} /x\ninstall -m 0{wide[1:]} a b\nchmod 644 /x\n",
         "tool": "#!/bin/bash\nchmod a+w /x\n",
         "Dockerfile": f"FROM debian:12\nCOPY --chmod={wide} a b\n",
@@ -124,7 +125,9 @@ def test_a_known_vulnerability_is_found_in_its_line(tmp_path: Path, osv: str) ->
 
 
 @pytest.mark.parametrize(("path", "why"), [("/ignorant", "no vulnerability of jinja2==2.10"), (None, "gave up")])
-def test_a_service_that_knows_nothing_or_is_away_is_no_pass(tmp_path: Path, osv: str, path: str | None, why: str) -> None:
+def test_a_service_that_knows_nothing_or_is_away_is_no_pass(
+    tmp_path: Path, osv: str, path: str | None, why: str
+) -> None:
     root = write(tmp_path / "tree", {"requirements.txt": PINNED})
     found = run(root, "pip-audit", osv_url=f"{osv}{path}" if path else "http://127.0.0.1:9/")
     assert found.verdict is Verdict.INCONCLUSIVE
@@ -134,7 +137,8 @@ def test_a_service_that_knows_nothing_or_is_away_is_no_pass(tmp_path: Path, osv:
 @pytest.mark.parametrize("name", ["sbom", "pip-audit"])
 def test_a_package_in_any_version_is_found(tmp_path: Path, name: str, osv: str) -> None:
     root = write(tmp_path / "tree", {"requirements.txt": "six==1.16.0\n\nrequests>=2\n"})
-    found = run(root, name, **({"osv_url": f"{osv}/knows"} if name == "pip-audit" else {}))
+    settings: dict[str, Any] = {"osv_url": f"{osv}/knows"} if name == "pip-audit" else {}
+    found = run(root, name, **settings)
     assert places(found) == {("requirements.txt", 3, "not-pinned")}, found.reasons
 
 
@@ -153,3 +157,83 @@ def test_the_bill_of_a_release_is_the_same_each_time(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
     assert sbom.components(texts[0].decode()) == {("jinja2", "2.9"), ("six", "1.16.0")}
     assert str(tmp_path) not in texts[0].decode()
+
+
+MIT = 'Permission is hereby granted, free of charge, to any person\nTHE SOFTWARE IS PROVIDED "AS IS"\n'
+PROJECT = '[project]\nname = "x"\nlicense = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "failed"),
+    [
+        ({"LICENSE": MIT, "pyproject.toml": PROJECT.format("MIT")}, set()),
+        ({"LICENSE": MIT, "pyproject.toml": PROJECT.format("Apache-2.0")}, {("pyproject.toml", "QC.Lic01")}),
+        ({"LICENSE": MIT[:40], "pyproject.toml": PROJECT.format("MIT")}, {("LICENSE", "QC.Lic01")}),
+        ({"pyproject.toml": PROJECT.format("MIT")}, {("", "QC.Lic01")}),
+        (
+            {"LICENSE": "Server Side Public License", "pyproject.toml": PROJECT.format("SSPL-1.0")},
+            {("LICENSE", rule) for rule in ("QC.Lic01", "QC.Lic02", "QC.Lic02.1")},
+        ),
+        ({"LICENSE": MIT, "galaxy.yml": "license: [MIT]\n", "docs/LICENSE": MIT}, {("docs/LICENSE", "SvcQC.Doc06")}),
+    ],
+)
+def test_a_licence_is_judged_criterion_by_criterion(
+    tmp_path: Path, files: dict[str, str], failed: set[tuple[str, str]]
+) -> None:
+    found = run(write(tmp_path / "tree", files), "licences")
+    assert {(path, rule) for path, _, rule in places(found)} == failed, found.reasons
+    assert {"QC.Lic01", "QC.Lic02", "QC.Lic02.1"} <= found.rules
+    assert ("SvcQC.Doc06" in found.rules) == ("docs/LICENSE" in files)
+
+
+def test_every_file_is_looked_at_where_the_tree_follows_reuse(tmp_path: Path) -> None:
+    marks = "# SPDX-" + "FileCopyrightText: 2026 us\n# SPDX-" + "License-Identifier: MIT\n"
+    files = {
+        "LICENSE": MIT,
+        "LICENSES/MIT.txt": MIT,
+        "pyproject.toml": marks + PROJECT.format("MIT"),
+        "a.py": marks,
+        "b.py": "x = 1\n",
+    }
+    found = run(write(tmp_path / "tree", files), "licences")
+    assert {path for path, _, _ in places(found)} == {"b.py"}, found.reasons
+    assert "b.py" in {one.path for one in found.findings}
+
+
+def test_packages_under_a_denied_licence_are_found(tmp_path: Path) -> None:
+    files = {"LICENSE": MIT, "pyproject.toml": PROJECT.format("MIT")}
+    root = write(tmp_path / "tree", files)
+    subprocess.run(["python3", "-m", "venv", "--without-pip", str(root / "env")], check=True)
+    (home,) = (root / "env").glob("lib/python3*/site-packages")
+    write(
+        home,
+        {"bad-1.0.dist-info/METADATA": "Name: bad\nVersion: 1.0\nLicense-Expression: BUSL-1.1\n"},
+    )
+    found = run(root, "licences", python="env/bin/python")
+    assert [one.message for one in found.findings] == ["bad 1.0 is under BUSL-1.1, which is not allowed"], found.reasons
+    assert run(root, "licences", python="env/bin/python", known={"bad": "MIT"}).verdict is Verdict.PASS
+    assert run(root, "licences", python="nowhere/python").verdict is Verdict.INCONCLUSIVE
+
+
+def test_checkov_finds_a_defect_of_each_kind_and_reads_every_file(tmp_path: Path) -> None:
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: y}\nspec:\n  containers: [{name: x, image: x}]\n"
+    uri = "- name: x\n  ansible.builtin.uri:\n    url: '{}'\n    validate_certs: {}\n"
+    files = {
+        "tasks/main.yml": uri.format("https://x.example", "false"),
+        "tasks/filled.yml": uri.format("{{ url }}", "true"),
+        "deploy/pod.yaml": pod,
+        "Dockerfile": "FROM debian:12\nUSER x\n",
+    }
+    found = run(write(tmp_path / "tree", files), "checkov", skip=["CKV_K8S_20"])
+    rules = {(path, rule) for path, _, rule in places(found)}
+    assert rules >= {
+        ("tasks/main.yml", "CKV_ANSIBLE_1"),
+        ("Dockerfile", "CKV_DOCKER_2"),
+        ("deploy/pod.yaml", "CKV_K8S_40"),
+    }, found.reasons
+    assert not [rule for path, rule in rules if path == "tasks/filled.yml" or rule == "CKV_K8S_20"]
+    assert found.work == {"Dockerfiles": 1, "manifests": 1, "Ansible files": 2}
+    write(tmp_path / "tree", {"deploy/pod.yaml": pod + "a: [\n"})
+    found = run(tmp_path / "tree", "checkov")
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reasons[0].startswith("deploy/pod.yaml: no YAML")
