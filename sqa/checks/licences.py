@@ -193,7 +193,7 @@ def _environment(tree: Tree, settings: Mapping[str, Any]) -> str:
     if not named:
         return ""
     folders = sorted((tree.root / named).parent.parent.glob("lib/python3*/site-packages"))
-    return "\n".join(sorted(name for folder in folders for name in os.listdir(folder) if name.endswith("-info")))  # noqa: PTH208
+    return "\n".join(sorted(name for folder in folders for name in os.listdir(folder) if name.endswith("-info")))  # noqa: PTH208 # quick
 
 
 def _selects(tree: Tree, _name: str) -> bool:
