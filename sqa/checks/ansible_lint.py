@@ -32,8 +32,10 @@ ERROR = re.compile(r"^\[ERROR\]: (?P<text>.*)$", re.MULTILINE)
 # found there would be dropped, and that costs two thirds of the time. Of an option within an option that a template
 # fills, the rule args does not know the value; it would give up on the file.
 LINTER = """
-from ansiblelint import runner
-from ansiblelint.rules.args import ArgsRule
+import os, sys
+from ansiblelint import rules, runner
+sys.path.insert(0, os.path.dirname(rules.__file__))
+from args import ArgsRule  # under this name ansible-lint loads its rules
 
 judge = ArgsRule._parse_failed_msg
 
@@ -130,6 +132,7 @@ def _collections(look: Look) -> Iterator[tuple[Path, dict[str, str]]]:
         yield (
             place,
             {
+                "PYTHONHASHSEED": "0",  # which of several wrong options is told of
                 "ANSIBLE_COLLECTIONS_PATH": str(place),
                 "ANSIBLE_ROLES_PATH": str(look.root / "roles"),
                 "ANSIBLE_HOME": str(place / "home"),
