@@ -225,7 +225,9 @@ def _syntax(
             where = origin and origin["path"].removeprefix(f"{look.root}/")
             why = text["text"] if text else refused.strip().splitlines()[0]
             line = int(origin["line"]) if origin and where == name else 0
-            why = why.replace(f"{look.root}/", "") + (f" (in {where}:{origin['line']})" if origin and not line else "")
+            why = why.replace(f"{look.root}/", "").replace(f"{place}/", "") + (
+                f" (in {where}:{origin['line']})" if origin and not line else ""
+            )
             yield look.finding(name, line, "syntax-check", why)
 
 
