@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import stat
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -101,8 +102,8 @@ def test_modes_on_disk_and_in_code_are_found(tmp_path: Path) -> None:
         "wide/file.txt": "x\n",
     }
     root = write(tmp_path / "tree", files)
-    (root / "open.txt").chmod(0o646)
-    (root / "wide").chmod(0o757)
+    (root / "open.txt").chmod(0o644 | stat.S_IWOTH)
+    (root / "wide").chmod(0o755 | stat.S_IWOTH)
     found = run(root, "world-writable")
     assert places(found) == {
         ("tasks/main.yml", 3, "mode-in-code"), ("tasks/main.yml", 4, "mode-in-code"),
