@@ -72,11 +72,12 @@ format: ## Format the Python code
 lock: ## Pin the newest allowed versions of all requirements, with hashes
 	@$(COMPILE) --extra build --extra test pyproject.toml --output-file requirements/dev.txt
 	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
+	@for tool in sqa/tools/*.in; do $(COMPILE) $$tool --output-file $${tool%.in}.txt || exit 1; done
 	@$(BIN)/python tools/lock_python.py --upgrade
 
 .PHONY: bench
 bench: install ## Measure the figures of docs/performance.md, empty caches included (long)
-	@for part in testbed paas modules; do $(BIN)/python -m benchmarks.$$part --write || exit 1; done
+	@for part in testbed paas modules sqa; do $(BIN)/python -m benchmarks.$$part --write || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the Python environment and every report; testbeds and caches stay

@@ -55,7 +55,7 @@ class Judged:
 class Judgement:
     """A run, judged.
 
-    ``accepted``: fingerprint to why a finding does not count (a waiver, the baseline). ``partial``: it judges checks
+    ``accepted``: fingerprint to why a finding does not count (it does not apply, a waiver, the baseline). ``partial``: it judges checks
     and no criteria. ``complete``: it judges every criterion of the repository's standards.
     """
 
@@ -175,7 +175,9 @@ def _accepted(
     accepted, used = {}, set()
     for finding in (one for outcome in outcomes for one in outcome.findings):
         waiver = next((one for one in settings.waivers if one.expires >= today and _covers(one, finding)), None)
-        if waiver:
+        if finding.rule in settings.not_applicable:
+            accepted[finding.fingerprint] = "does not apply"
+        elif waiver:
             accepted[finding.fingerprint] = f"waiver {waiver.id}"
             used.add(waiver.id)
         elif finding.fingerprint in baseline:

@@ -88,6 +88,17 @@ def artefact_rows(declarations: list[Path]) -> list[list[str]]:
     return rows
 
 
+def tool_rows(lists: list[Path]) -> list[list[str]]:
+    """Rows (tool, version, licence) of the environments of the quality gate; the licence is the list's first line."""
+    rows = []
+    for path in lists:
+        licence, *packages = path.read_text(encoding="utf-8").splitlines()
+        versions = pinned([path.with_suffix(".txt")])
+        names = [re.split(r"[\[><=]", package)[0] for package in packages]
+        rows.append([", ".join(names), ", ".join(versions[name] for name in names), licence.removeprefix("# ")])
+    return rows
+
+
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """The page for the requirement files and declarations below ``root``, by path."""
     requirements = sorted(root.glob("requirements/*.txt"))
@@ -95,7 +106,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     if not requirements or not declarations:
         return {}
     lines = [
-        mark(TOOL, "requirements/*.txt, artifacts/*.yml and artifacts/python/*/licences.txt"),
+        mark(TOOL, "requirements/*.txt, artifacts/*.yml, artifacts/python/*/licences.txt and sqa/tools/*.in"),
         "# Licences",
         "",
         "The project itself is under the [Apache License 2.0](../../LICENSE).",
@@ -112,6 +123,12 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
             ["Package", "Version", "Licence", "Requirements"],
             hosts_rows(sorted(root.glob("artifacts/python/*/licences.txt"))),
         ),
+        "",
+        "## Tools of the quality gate",
+        "",
+        "Each in an environment of its own on the machine that runs the gate; none is delivered or deployed.",
+        "",
+        *table(["Tool", "Version", "Licence"], tool_rows(sorted(root.glob("sqa/tools/*.in")))),
         "",
         "## Python packages that are installed",
         "",

@@ -14,7 +14,8 @@ from sqa.checks.coverage import CODE
 from sqa.model import Finding
 from sqa.options import Options, taken
 
-BASES = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
+# A checkout of a single commit knows no branch; there the last commit is the change.
+BASES = ("origin/HEAD", "origin/main", "origin/master", "main", "master", "HEAD~1")
 HUNK = re.compile(r"^@@ -\d+(?:,(?P<removed>\d+))? \+(?P<first>\d+)(?:,(?P<added>\d+))? @@")
 DIFF = ("diff", "--unified=0", "--no-color", "--no-ext-diff", "--no-renames", "--no-prefix")
 LINES_NAMED = 20  # of a file; the rest is counted
