@@ -55,8 +55,8 @@ class Judged:
 class Judgement:
     """A run, judged.
 
-    ``accepted``: fingerprint to why a finding does not count (it does not apply, a waiver, the baseline). ``partial``: it judges checks
-    and no criteria. ``complete``: it judges every criterion of the repository's standards.
+    ``accepted``: fingerprint to why a finding does not count (it does not apply, a waiver, the baseline). ``partial``:
+    it judges checks and no criteria. ``complete``: it judges every criterion of the repository's standards.
     """
 
     outcomes: tuple[Outcome, ...]

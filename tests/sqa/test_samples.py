@@ -13,8 +13,7 @@ from tests.sqa.real_checks import write
 from tests.unit.sqa_toys import commit
 
 # As text, so that they are defects in the planted files alone.
-SHELL, KEY = "shell=" + "True", "AKIA" + "Z7QK4M2XW9TB3RLD"
-SECRET = "aws_secret_access_key = " + "wJ4lrXUtnFEMI8K7MDENGbPxRfiCY" + "q9Zk3vLmTs"
+SHELL, TOKEN = "shell=" + "True", "ghp" + "_R7kQ2mZx9LwT4vNb8YcJ1sHd6FgUe3PaKi5o"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ MIXED = {
         "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: sample\nspec:\n  containers:\n    - name: sample\n"
         "      image: sample:latest\n      securityContext:\n        privileged: true\n"
     ),
-    "app/settings.ini": f"[default]\naws_access_key_id = {KEY}\n{SECRET}\n",
+    "app/settings.ini": f"[default]\ntoken = {TOKEN}\n",
     "app/fetch.py": '"""Fetch."""\n\nimport requests\n\nrequests.get("https://example.org", verify=False, timeout=5)\n',
     "app/run.sh": "#!/bin/bash\necho $1\n",
     "README.md": "# Mixed\n\n![A picture](no-such.png)\n",
