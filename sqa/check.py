@@ -177,9 +177,10 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
     ``leaves``: patterns of what the tool leaves behind beside the files, and that decides on nothing.
     ``criteria``: those that it judges beside the ones that name it. ``selects``: says of a file that no pattern names
     whether it is examined all the same; it is asked for every such file in each run. ``environment``: of the repository
-    and the check's settings, what decides on a result outside the tree; raises ``InconclusiveError``. ``belongings``:
-    files of the suite that are a part of the check beside its module. ``takes``: its settings in ``sqa.yml`` with their
-    types, beside those that every check takes; nothing where it looks at them itself.
+    and the check's settings, what decides on a result beside the files; raises ``InconclusiveError``. A check
+    ``of_repository`` without it is never remembered. ``belongings``: files of the suite that are a part of the check
+    beside its module. ``takes``: its settings in ``sqa.yml`` with their types, beside those that every check takes;
+    nothing where it looks at them itself.
     """
 
     name: str

@@ -129,7 +129,8 @@ class Plan:
     @property
     def remembered(self) -> bool:
         """Whether results of this check may be used again."""
-        return not (self.check.network or self.check.of_repository)
+        outside = self.check.of_repository and self.check.environment is None
+        return not (self.check.network or outside)
 
     def parts(self, jobs: int) -> list[tuple[str, ...]]:
         """The files that are still to be examined, in as many parts as are worth a process each."""

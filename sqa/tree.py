@@ -40,9 +40,16 @@ class Tree:
         dropped = set(select(listed, self.exclude)) if self.exclude else set()
         return tuple(sorted(name for name in set(listed) - dropped if self._regular(name)))
 
+    @cached_property
+    def _matched(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """What patterns have selected so far: the files do not change either."""
+        return {}
+
     def matching(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """The files that a pattern selects and none of ``exclude`` does; patterns are those of .gitignore."""
-        found = select(self.files, patterns)
+        found = self._matched.get(tuple(patterns))
+        if found is None:
+            found = self._matched[tuple(patterns)] = select(self.files, patterns)
         dropped = set(select(found, exclude)) if exclude else set()
         return tuple(name for name in found if name not in dropped)
 

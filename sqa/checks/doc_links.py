@@ -216,5 +216,6 @@ CHECK = Check(
         good={"a.md": "[b](b.md#here), <https://example.org/>\n", "b.md": "# Here\n"},
     ),
     of_repository=True,
+    environment=lambda tree, _settings: "\n".join(tree.files),  # whether they exist
     seconds=1,
 )

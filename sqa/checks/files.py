@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from sqa import metadata
+from sqa import contents, metadata
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.contents import MARKUP, PAGE_FOLDERS, Contents, in_tests, words
 from sqa.options import Options, asked, taken
@@ -511,5 +511,7 @@ CHECK = Check(
         "QC.Doc06.3", bad={name: text for name, text in SAMPLE.items() if name != "CODE_OF_CONDUCT.md"}, good=SAMPLE
     ),
     of_repository=True,
+    environment=lambda _tree, _settings: "",  # every file is one of those that it looks at
+    belongings=(Path(contents.__file__), Path(metadata.__file__)),
     seconds=1,
 )

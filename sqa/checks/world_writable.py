@@ -5,11 +5,13 @@ from __future__ import annotations
 import posixpath
 import re
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sqa.check import Canary, Check, Look, Report
 from sqa.model import Finding
+from sqa.tree import Tree
 
 MODE = r"[\"']?(?P<mode>(?:0o?)?[0-7]{3,4}|[ugoa]*[+=-][rwxXst]*(?:,[ugoa]*[+=-][rwxXst]*)*)(?![\w.{])"
 IN_YAML = re.compile(rf"\b(?:[a-z_]+_)?mode[\"']?\s*[:=]\s*{MODE}")
@@ -25,7 +27,7 @@ TO_OTHERS = re.compile(r"[ugoa]*[oa][ugoa]*[+=][rxXst]*w")
 
 def inspect(look: Look) -> Report:
     """Look at the modes of files and their folders, and read every file that may set one."""
-    recorded = _recorded(look)
+    recorded = _recorded(look.tree)
     found: list[Finding] = []
     folders: dict[str, str] = {}
     read = 0
@@ -47,12 +49,19 @@ def inspect(look: Look) -> Report:
     return Report(found, look.files, {"folders": len(folders), "files that may set modes": read})
 
 
-def _recorded(look: Look) -> dict[str, int]:
+def _recorded(tree: Tree) -> dict[str, int]:
     """By file: the mode in git's index; nothing where there is no git."""
-    if not look.tree.versioned:
+    if not tree.versioned:
         return {}
-    rows = filter(None, look.tree.git("ls-files", "--stage", "-z").split("\0"))
+    rows = filter(None, tree.git("ls-files", "--stage", "-z").split("\0"))
     return {name: int(about.split(" ")[0], 8) for about, _, name in (row.partition("\t") for row in rows)}
+
+
+def _modes(tree: Tree, _settings: Mapping[str, Any]) -> str:
+    """The modes of all files and folders, on disk and in git's index."""
+    folders = {str(folder) for name in tree.files for folder in PurePosixPath(name).parents}
+    on_disk = {name: (tree.root / name).lstat().st_mode for name in sorted({*tree.files, *folders})}
+    return f"{on_disk} {sorted(_recorded(tree).items())}"
 
 
 def _patterns(path: Path) -> tuple[re.Pattern[str], ...]:
@@ -101,6 +110,7 @@ CHECK = Check(
         prepare=_open_up,
     ),
     of_repository=True,
+    environment=_modes,
     takes={},
     seconds=1,
 )
