@@ -16,6 +16,8 @@ from testbed import sites
 from testbed.paths import repo_root
 
 STANDARD = "service"
+# What the acceptance suite runs for them.
+TOOLS = ("ssh-audit", "sslyze")
 # Hidden, for every other file of the folder is read as an inventory.
 SETTINGS = ".sqa.yml"
 # The checks that the acceptance suite is: each of its tests says which one it is a part of.

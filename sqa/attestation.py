@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -47,19 +48,21 @@ def load(root: Path, settings: Settings) -> dict[str, Attestation]:
 
 
 def write(root: Path, settings: Settings, made: Attestation, key: Path) -> Path:
-    """Write and sign an attestation with the private ``key``; nothing is kept where that fails.
+    """Write and sign an attestation with the private ``key``; what was there stays where that fails.
 
     Raises ``DeepError`` where the key cannot sign or its owner may not.
     """
     path = root / settings.attestations / f"{made.criterion}.yml"
-    write_atomic(path, yaml.safe_dump(made.model_dump(), sort_keys=False, allow_unicode=True, width=120))
-    try:
-        _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(path)], "the key does not sign", str(key))
-        _verify(path, made, root / settings.signers)
-    except DeepError:
-        path.unlink()
-        _signature(path).unlink(missing_ok=True)
-        raise
+    text = yaml.safe_dump(made.model_dump(), sort_keys=False, allow_unicode=True, width=100, explicit_start=True)
+    if not key.is_file():
+        raise DeepError("no such key", found=str(key), next_step="ssh-keygen -t ed25519 -f FILE")
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / path.name
+        draft.write_text(text, encoding="utf-8")
+        _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(draft)], "the key does not sign", str(key))
+        _verify(draft, made, root / settings.signers)
+        write_atomic(_signature(path), _signature(draft).read_bytes())
+    write_atomic(path, text)
     return path
 
 
@@ -73,6 +76,11 @@ def _read(path: Path) -> Attestation:
 def _verify(path: Path, one: Attestation, signers: Path) -> None:
     if not _signature(path).is_file():
         raise DeepError(f"{path}: not signed", needed=f"{_signature(path).name}", next_step="deep sqa attest")
+    if not signers.is_file():
+        raise DeepError(
+            "nobody may attest", found=f"no file {signers}", needed="a line PRINCIPAL KEY for each signer",
+            next_step=f'echo "{one.signer} $(cat KEY.pub)" >> {signers}, by a reviewed change',
+        )  # fmt: skip
     _ssh_keygen(
         ["-Y", "verify", "-f", str(signers), "-I", one.signer, "-n", NAMESPACE, "-s", str(_signature(path))],
         f"{path}: the signature does not hold", one.signer, path,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from sqa.model import Finding
+from sqa.model import SEVERITIES, Finding
 from sqa.tree import Tree, select
 
 TIMEOUT = 900.0
@@ -212,6 +212,10 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
             if key not in known and self.takes is not None:
                 raise InconclusiveError(
                     f"sqa.yml: checks.{self.name}.{key}: no such setting; needed: one of {', '.join(sorted(known))}"
+                )
+            if key == "severity" and value not in SEVERITIES:
+                raise InconclusiveError(
+                    f"sqa.yml: checks.{self.name}.severity: {value!r}; needed: one of {', '.join(SEVERITIES)}"
                 )
             if key in known and not isinstance(value, known[key]):
                 raise InconclusiveError(

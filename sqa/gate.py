@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from testbed.paths import cache_dir
 
 FIRST = """\
 ---
-# What this repository is held against, and what is known beforehand: deep sqa run, deep sqa explain ID.
+# What this repository is held against: deep sqa run, deep sqa explain ID.
 standards: [software]
 # The badge that a run has to reach: none, bronze, silver or gold.
 gate: bronze
@@ -65,10 +66,10 @@ def repository(start: Path) -> Repository:
     root = top(start.resolve())
     found = settings.load(root)
     checks = registry.load(root / found.plugins if found.plugins else None)
-    unknown = sorted(set(found.checks) - set(checks))
+    unknown = sorted({*found.checks, *(one.check for one in found.waivers if one.check)} - set(checks))
     if unknown:
         raise DeepError(
-            f"{root / settings.NAME}: checks: no such check", found=", ".join(unknown),
+            f"{root / settings.NAME}: no such check", found=", ".join(unknown),
             needed=f"some of: {', '.join(checks)}", next_step="correct the file",
         )  # fmt: skip
     return Repository(
@@ -90,6 +91,8 @@ def run(
 
     ``changed``: only files that differ from where the branch left this base. Raises ``DeepError`` for what is unknown.
     """
+    if criteria and checks:
+        raise DeepError("criteria and checks are asked for together", next_step="leave out --criteria or --check")
     only = frozenset(
         _known(criteria, {one.id for one in repo.criteria} | {one.family for one in repo.criteria}, "criterion")
     )
@@ -235,8 +238,12 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
 def _known(names: Sequence[str], known: set[str], what: str) -> list[str]:
     for name in names:
         if name not in known:
-            raise DeepError(f"unknown {what}", found=name, needed=f"one of: {', '.join(sorted(known))}")
-    return list(names)
+            similar = difflib.get_close_matches(name, known, cutoff=0.4) or sorted(known)[:3]
+            raise DeepError(
+                f"unknown {what}", found=name, needed=f"one such as {', '.join(similar)}",
+                next_step="the completion of the shell knows them all (deep --install-completion)",
+            )  # fmt: skip
+    return list(dict.fromkeys(names))
 
 
 def wanted(repo: Repository, only: frozenset[str] = frozenset()) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqa.attestation import Attestation
-from sqa.model import Finding, Outcome, Verdict
+from sqa.model import NO_FILE, Finding, Outcome, Verdict
 from sqa.settings import Settings, Waiver
 from sqa.standard import Criterion, Standard
 from sqa.tree import select
@@ -86,6 +86,8 @@ class Judgement:
                 for one in self.outcomes
                 if one.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
             ]
+            if all(one.reasons == (NO_FILE,) for one in self.outcomes):
+                found.append("nothing was looked at: no check has a file of its kind")
             return tuple(found)
         found += [
             f"{one.criterion.id} ({one.criterion.level}): {one.verdict.value}" for one in self.criteria if one.blocks
@@ -116,16 +118,23 @@ def judge(
 
     ``attestations``: by criterion, verified. ``baseline``: fingerprints of findings that were there before. ``only``:
     the criteria that were asked for, all where empty. ``partial``: only some files or checks were looked at, so that
-    the run judges them and not the criteria.
+    the run judges them and no criterion.
     """
-    accepted, used = _accepted(outcomes, settings, today, baseline)
-    counted = [_recounted(one, accepted) for one in outcomes]
+    asked = {
+        criterion.id
+        for standard in standards.values()
+        for criterion in standard.criteria
+        if not only or criterion.id in only or criterion.family in only
+    }
+    concerned = [_about(one, asked) for one in outcomes]
+    accepted, used = _accepted(concerned, settings, today, baseline)
+    counted = [_recounted(one, accepted) for one in concerned]
     by_name = {one.check: one for one in counted}
     criteria = [
         _judged(criterion, by_name, accepted, settings, attestations.get(criterion.id), today)
         for standard in standards.values()
         for criterion in standard.criteria
-        if not only or criterion.id in only or criterion.family in only
+        if criterion.id in asked and not partial
     ]
     used |= {one.waiver for one in criteria if one.waiver}
     expired = tuple(one for one in settings.waivers if one.expires < today)
@@ -174,7 +183,7 @@ def _accepted(
 ) -> tuple[dict[str, str], set[str]]:
     accepted, used = {}, set()
     for finding in (one for outcome in outcomes for one in outcome.findings):
-        waiver = next((one for one in settings.waivers if one.expires >= today and _covers(one, finding)), None)
+        waiver = next((one for one in settings.waivers if _counts(one, today) and _covers(one, finding)), None)
         if finding.rule in settings.not_applicable:
             accepted[finding.fingerprint] = "does not apply"
         elif waiver:
@@ -185,10 +194,23 @@ def _accepted(
     return accepted, used
 
 
+def _counts(waiver: Waiver, today: datetime.date) -> bool:
+    return waiver.since <= today <= waiver.expires
+
+
 def _covers(waiver: Waiver, finding: Finding) -> bool:
     if waiver.check != finding.check or waiver.rule not in (None, finding.rule):
         return False
     return waiver.path is None or bool(select([finding.path], [waiver.path]))
+
+
+def _about(outcome: Outcome, asked: set[str]) -> Outcome:
+    """Of a check that judges criterion by criterion, what is about those that were asked for."""
+    if not outcome.rules:
+        return outcome
+    left = tuple(one for one in outcome.findings if one.rule in asked)
+    verdict = Verdict.PASS if outcome.verdict is Verdict.FAIL and not left else outcome.verdict
+    return replace(outcome, findings=left, rules=outcome.rules & asked, verdict=verdict) if asked else outcome
 
 
 def _recounted(outcome: Outcome, accepted: Mapping[str, str]) -> Outcome:
@@ -215,7 +237,7 @@ def _judged(
         made = _by_word(criterion, attested, today)
     if made is None:
         made = Judged(criterion, Verdict.INCONCLUSIVE, "nothing", "no check ran and nobody has attested it")
-    waiver = next((one for one in settings.waivers if one.criterion == criterion.id and one.expires >= today), None)
+    waiver = next((one for one in settings.waivers if one.criterion == criterion.id and _counts(one, today)), None)
     return replace(made, waiver=waiver.id) if waiver and not made.met else made
 
 

@@ -19,6 +19,7 @@ class Verdict(StrEnum):
     NOT_APPLICABLE = "not_applicable"
 
 
+NO_FILE = "no file of its kind"
 SEVERITIES = ("note", "warning", "error")
 
 

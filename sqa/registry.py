@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -14,8 +15,14 @@ from sqa import checks, tools
 from sqa.check import Check
 from testbed.errors import DeepError
 
-# What turns a tool's answer into a verdict. Raised whenever that changes, so that older results do not count.
-FORMAT = "1"
+
+@lru_cache
+def suite() -> str:
+    """SHA-256 of what turns a tool's answer into a result: the modules of the suite beside the checks."""
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class Registered:
 
     @property
     def identity(self) -> str:
-        """Everything about the check itself that decides on a result: its module, its tool, and the suite's format."""
-        return f"{FORMAT} {self.check.name} {self.digest} {self.tool.digest if self.tool else ''}"
+        """Everything about the check itself that decides on a result: its module, its tool, and the suite's own."""
+        return f"{suite()} {self.check.name} {self.digest} {self.tool.digest if self.tool else ''}"
 
 
 def load(plugins: Path | None = None) -> dict[str, Registered]:

@@ -23,7 +23,7 @@ from typing import Any
 from sqa import tools
 from sqa.cache import Cache
 from sqa.check import Check, InconclusiveError, Look, Report
-from sqa.model import SEVERITIES, Finding, Outcome, Verdict, fingerprinted
+from sqa.model import NO_FILE, SEVERITIES, Finding, Outcome, Verdict, fingerprinted
 from sqa.registry import Registered
 from sqa.settings import Settings
 from sqa.tree import Tree
@@ -168,7 +168,7 @@ class Plan:
             seconds=self.seconds, cached=self.cached, criteria=self.check.criteria, title=self.check.title,
         )  # fmt: skip
         if not self.restricted and not self.reasons:
-            why = "no file of its kind" if not self.selected else "no file of its kind has changed"
+            why = NO_FILE if not self.selected else f"{NO_FILE} has changed"
             return replace(made, verdict=Verdict.NOT_APPLICABLE, reasons=(why,))
         if self.reasons:
             return made

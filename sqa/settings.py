@@ -15,6 +15,7 @@ from testbed.errors import DeepError
 from testbed.files import write_atomic
 
 NAME = "sqa.yml"
+LONGEST = datetime.timedelta(days=731)  # of a waiver: for longer, correct the code or the standard
 
 Reason = Annotated[str, Field(min_length=15, pattern=r"\S")]
 Role = Annotated[str, Field(min_length=3)]
@@ -49,8 +50,8 @@ class Waiver(Strict):
             raise ValueError("name either a criterion or a check")
         if self.criterion is not None and (self.rule or self.path):
             raise ValueError("rule and path are of a check's findings")
-        if self.expires < self.since:
-            raise ValueError("expires before it begins")
+        if not datetime.timedelta(0) <= self.expires - self.since <= LONGEST:
+            raise ValueError(f"it has to last from nothing to {LONGEST.days} days")
         return self
 
 
@@ -105,9 +106,12 @@ def add_waiver(root: Path, waiver: Waiver) -> None:
 
     path = root / NAME
     editor = YAML()
-    editor.width = 120
-    data = editor.load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    data = {} if data is None else data
+    before = path.read_text(encoding="utf-8") if path.is_file() else "---\n"
+    editor.width = 1000  # it folds no line of others
+    editor.preserve_quotes = True
+    editor.explicit_start = before.startswith("---")
+    editor.indent(mapping=2, sequence=4, offset=2)
+    data = editor.load(before) or {}
     data.setdefault("waivers", []).append(waiver.model_dump(exclude_none=True))
     text = io.StringIO()
     editor.dump(data, text)

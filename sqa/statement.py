@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import fnmatch
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from sqa.attestation import NAMESPACE
 from testbed.errors import CHECK_FAILED, DeepError
 
 PAYLOAD = "application/vnd.in-toto+json"
@@ -77,19 +79,19 @@ def sign(document: Mapping[str, Any], key: Path) -> dict[str, Any]:
     }
 
 
-def verify(envelope: Mapping[str, Any], signers: Path) -> dict[str, Any]:
-    """The statement of an envelope that one of the signers signed; raises ``DeepError`` for every other."""
-    known = {keyid(key): key for key in _signers(signers)}
+def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, Any]]:
+    """Who signed, and the statement; raises ``DeepError`` for an envelope that none of the signers has signed."""
+    known = {keyid(key): (who, key) for who, key in _signers(signers)}
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = [(one["keyid"], base64.b64decode(one["sig"], validate=True)) for one in envelope["signatures"]]
     except (KeyError, TypeError, binascii.Error) as broken:
-        raise _refused("not a DSSE envelope", str(broken)) from broken
+        raise _refused("not a DSSE envelope", f"{type(broken).__name__}: {broken}") from broken
     if envelope.get("payloadType") != PAYLOAD:
         raise _refused("not an in-toto attestation", str(envelope.get("payloadType")))
     for name, signature in signatures:
-        if name in known and _holds(known[name], signature, payload):
-            return dict(json.loads(payload))
+        if name in known and _holds(known[name][1], signature, payload):
+            return known[name][0], dict(json.loads(payload))
     raise _refused("no signature of a known signer holds", ", ".join(name for name, _ in signatures) or "no signature")
 
 
@@ -126,18 +128,39 @@ def _private(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _signers(path: Path) -> list[Ed25519PublicKey]:
-    """The Ed25519 keys of an ALLOWED SIGNERS file of ssh-keygen(1)."""
+def _signers(path: Path) -> list[tuple[str, Ed25519PublicKey]]:
+    """Principals and Ed25519 keys of an ALLOWED SIGNERS file of ssh-keygen(1).
+
+    A key with an option that is not understood here (a time, a certificate authority) is trusted with nothing.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as missing:
-        raise _refused("nobody may sign", f"no file {path}") from missing
+        raise DeepError(
+            "nobody may sign", found=f"no file {path}", needed="a line PRINCIPAL KEY for each signer",
+            next_step=f'echo "PRINCIPAL $(cat KEY.pub)" >> {path}, by a reviewed change',
+        ) from missing  # fmt: skip
     keys = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         words = line.split()
-        if KEY in words and not line.startswith("#"):
-            keys.append(load_ssh_public_key(" ".join(words[words.index(KEY) :][:2]).encode()))
-    return [key for key in keys if isinstance(key, Ed25519PublicKey)]
+        if KEY not in words or line.startswith("#") or not _usable(words[1 : words.index(KEY)]):
+            continue
+        try:
+            key = load_ssh_public_key(" ".join(words[words.index(KEY) :][:2]).encode())
+        except (ValueError, UnsupportedAlgorithm) as wrong:
+            raise DeepError(f"{path}:{number}: not a key", found=str(wrong), next_step="correct the line") from wrong
+        if isinstance(key, Ed25519PublicKey):
+            keys.append((words[0], key))
+    return keys
+
+
+def _usable(options: list[str]) -> bool:
+    """Whether a line of the file of signers is for statements: without options, or for this namespace alone."""
+    if not options:
+        return True
+    name, _, value = " ".join(options).partition("=")
+    spaces = value.strip('"').split(",")
+    return name == "namespaces" and any(fnmatch.fnmatchcase(NAMESPACE, one.strip()) for one in spaces)
 
 
 def _refused(message: str, found: str) -> DeepError:

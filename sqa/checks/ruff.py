@@ -28,6 +28,7 @@ CHECK = Check(
     files=("*.py", "*.pyi"),
     canary=Canary("F401", bad={"bad.py": "import os\n"}, good={"good.py": '"""Nothing to see."""\n'}),
     tool="ruff",
+    takes={},
     configuration=("pyproject.toml", "ruff.toml", ".ruff.toml"),
     seconds=1,
 )

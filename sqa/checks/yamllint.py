@@ -32,6 +32,7 @@ CHECK = Check(
     files=("*.yml", "*.yaml"),
     canary=Canary("key-duplicates", bad={"bad.yml": "---\na: 1\na: 2\n"}, good={"good.yml": "---\na: 1\n"}),
     tool="yamllint",
+    takes={},
     support=("/.gitignore",),
     configuration=(".yamllint", ".yamllint.yml", ".yamllint.yaml"),
     scope="file",

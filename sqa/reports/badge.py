@@ -24,7 +24,8 @@ TEMPLATE = """\
 
 def render(document: Mapping[str, Any]) -> str:
     """The badge that a run has reached; ``held back`` where the gate does not let the tree through."""
-    value = document["badge"] if document["ok"] else f"{document['badge']}, held back"
+    reached = document["badge"] if document["complete"] else "not judged"
+    value = reached if document["ok"] else f"{reached}, held back"
     colour = COLOURS[document["badge"]] if document["ok"] else "#b3261e"
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE).render(

@@ -48,13 +48,17 @@ def _check(one: Mapping[str, Any], accepted: Mapping[str, str]) -> ET.Element:
     reasons = "; ".join(one["reasons"])
     if one["verdict"] == "fail":
         left = [finding for finding in one["findings"] if finding["fingerprint"] not in accepted]
-        lines = [f"{each['path']}:{each['line']}: {each['rule']}: {each['message']}" for each in left]
+        lines = [f"{_place(each)}: {each['rule']}: {each['message']}" for each in left]
         ET.SubElement(case, "failure", message=f"{len(left)} findings").text = _clean("\n".join(lines))
     elif one["verdict"] == "inconclusive":
         ET.SubElement(case, "error", message=_clean(reasons))
     elif one["verdict"] == "not_applicable":
         ET.SubElement(case, "skipped", message=_clean(reasons))
     return case
+
+
+def _place(finding: Mapping[str, Any]) -> str:
+    return f"{finding['path']}:{finding['line']}" if finding["line"] else finding["path"] or "whole tree"
 
 
 def _clean(text: str) -> str:

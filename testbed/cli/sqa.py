@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sqa import assessment, attestation, baseline, gate, settings, standard, statement, tools
 from sqa.judgement import Judgement
-from sqa.model import Outcome, Verdict
+from sqa.model import Verdict
 from sqa.reports import FORMATS
 from testbed.cli.options import Json, SiteName, SiteTestbed
 from testbed.console import emit, err
@@ -119,9 +119,9 @@ def report(
         Format | None,
         typer.Option("--format", help="Print this one instead of writing them all.", case_sensitive=False),
     ] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Write every report there.", file_okay=False)] = Path(
-        "reports/sqa"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; reports/sqa of the repository.", file_okay=False)
+    ] = None,
     sign: Annotated[
         Path | None,
         typer.Option(metavar="KEY", help="Attest the run with this Ed25519 key of OpenSSH.", dir_okay=False),
@@ -132,33 +132,41 @@ def report(
     """Report on the last run over the tree as it is now."""
     repo = gate.repository(root)
     made = gate.last(repo)
+    if form and (output or sign):
+        raise DeepError("--format prints one report", next_step="leave out --format, or --output and --sign")
     if form:
         print(FORMATS[form.value][1](made), end="")
         return
-    files = _write(made, output)
-    if sign:
-        files.append(output / ATTESTATION)
-        write_json(files[-1], statement.sign(made, sign))
+    signed = statement.sign(made, sign) if sign else None
+    folder = output or repo.root / "reports" / "sqa"
+    files = _write(made, folder)
+    if signed:
+        files.append(folder / ATTESTATION)
+        write_json(files[-1], signed)
     emit({"files": [str(file) for file in files]}, as_json, lambda data: "\n".join(data["files"]))
 
 
 @app.command()
 def verify(
-    attestation_file: Annotated[Path, typer.Argument(metavar="FILE", help="What report --sign has written.")],
+    attestation_file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What report --sign has written.", exists=True, dir_okay=False)
+    ],
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Show what a signed attestation says; end with 1 unless a signer says that this very tree passed."""
     repo = gate.repository(root)
-    said = statement.verify(_envelope(attestation_file), repo.root / repo.settings.signers)
-    digest = said["subject"][0]["digest"]["sha256"]
+    signer, said = statement.verify(_envelope(attestation_file), repo.root / repo.settings.signers)
+    digest = said["subject"][0]["digest"]
+    same = digest["sha256"] == gate.digest(repo.tree)
     data = {
-        "tree": digest,
-        "same_tree": digest == gate.digest(repo.tree),
-        "result": said["predicate"]["result"],
-        "badge": said["predicate"]["badge"],
+        "ok": same and said["predicate"]["result"] == "PASSED",
+        "signer": signer,
+        "same_tree": same,
+        "tree": digest["sha256"],
+        "commit": digest.get("gitCommit"),
+        **{name: said["predicate"][name] for name in ("result", "badge", "gate", "created", "waivers")},
     }
-    data["ok"] = data["same_tree"] and data["result"] == "PASSED"
     emit(data, as_json, lambda _: _verified(data))
     if not data["ok"]:
         raise typer.Exit(CHECK_FAILED)
@@ -172,8 +180,9 @@ def explain(
 ) -> None:
     """Say what a criterion asks for, what would show it, and how it is met here."""
     repo = gate.repository(root)
-    criterion = standard.find(identifier, repo.standards)
-    data = {**criterion.model_dump(), "family": criterion.family}
+    criterion = standard.find(identifier)
+    further = [one.check.name for one in repo.checks.values() if criterion.id in one.check.criteria]
+    data = {**criterion.model_dump(), "family": criterion.family, "checks": [*criterion.checks, *further]}
     data["not_applicable"] = repo.settings.not_applicable.get(criterion.id)
     data["attested"] = criterion.id in attestation.load(repo.root, repo.settings)
     data["waivers"] = [one.id for one in repo.settings.waivers if one.criterion == criterion.id]
@@ -268,6 +277,8 @@ def list_tools(
 ) -> None:
     """Show the tools that the checks run, each pinned in an environment of its own."""
     found = {one.tool.name: one.tool for one in gate.repository(root).checks.values() if one.tool}
+    found |= {name: tools.tool(name) for name in assessment.TOOLS}
+    found = dict(sorted(found.items()))
     for tool in found.values() if install else ():
         if not tool.installed:
             err.print(f"installing {tool.version}")
@@ -281,6 +292,7 @@ def list_tools(
 
 
 def _write(made: dict[str, Any], folder: Path) -> list[Path]:
+    write_atomic(folder / ".gitignore", "*\n")  # a report is no part of the tree that it is about
     files = [folder / name for name, _ in FORMATS.values()]
     for file, (_, render) in zip(files, FORMATS.values(), strict=True):
         write_atomic(file, render(made))
@@ -297,8 +309,10 @@ def _envelope(path: Path) -> dict[str, Any]:
 
 
 def _verified(data: dict[str, Any]) -> str:
-    about = "this tree" if data["same_tree"] else f"another tree ({data['tree'][:16]})"
-    return f"{data['result']}, badge {data['badge']}, about {about}"
+    about = "this tree" if data["same_tree"] else f"another tree (commit {data['commit']}, tree {data['tree'][:16]})"
+    waivers = f", {len(data['waivers'])} waivers" if data["waivers"] else ""
+    said = f"{data['signer']} on {data['created']}: {data['result']}, badge {data['badge']}{waivers}, about {about}"
+    return f"{'accepted' if data['ok'] else 'refused'}: {said}"
 
 
 def _explained(data: dict[str, Any]) -> Group:
@@ -351,12 +365,12 @@ class _Shown:
 
 
 def _rendered(judged: Judgement) -> Group:
-    lines: list[Any] = [_findings(judged), _outcomes(judged.outcomes)]
+    lines: list[Any] = [_findings(judged), _outcomes(judged)]
     if not judged.partial:
         lines.append(_criteria(judged))
     lines += [Text(f"held back: {one}", style="red") for one in judged.obstacles]
     lines += [Text(f"waiver {one} covers nothing; remove it", style="yellow") for one in judged.unused]
-    badge = "" if judged.partial else f", badge: {judged.badge}"
+    badge = f", badge: {judged.badge}" if judged.complete else ""
     lines.append(
         Text(f"{'passed' if judged.ok else 'held back'}{badge}", style="bold green" if judged.ok else "bold red")
     )
@@ -366,17 +380,20 @@ def _rendered(judged: Judgement) -> Group:
 def _findings(judged: Judgement) -> Text:
     text = Text()
     for one in judged.open_findings:
-        text.append(f"{one.path or '(whole tree)'}:{one.line}: {one.check} {one.rule}: {one.message}\n")
+        place = f"{one.path or '(whole tree)'}{f':{one.line}' if one.line else ''}"
+        text.append(f"{place}: {one.check} {one.rule}: {one.message}\n")
     return text
 
 
-def _outcomes(outcomes: tuple[Outcome, ...]) -> Table:
+def _outcomes(judged: Judgement) -> Table:
     rows = []
-    for one in outcomes:
+    for one in judged.outcomes:
+        accepted = sum(each.fingerprint in judged.accepted for each in one.findings)
+        found = f"{len(one.findings)}{f' ({accepted} accepted)' if accepted else ''}" if one.findings else ""
         work = f"{one.examined} of {one.selected} {one.unit}" if one.examined else ""
         more = ", ".join(f"{value} {name}" for name, value in sorted(one.work.items()))
         rows.append([
-            one.check, Text(one.verdict.value, style=STYLES[one.verdict]), str(len(one.findings) or ""),
+            one.check, Text(one.verdict.value, style=STYLES[one.verdict]), found,
             ", ".join(filter(None, [work, more, *one.reasons])), "known" if one.cached else f"{one.seconds:.1f} s",
         ])  # fmt: skip
     return _table(["check", "verdict", "findings", "looked at", "time"], rows)
@@ -391,10 +408,9 @@ def _criteria(judged: Judgement) -> Table:
         ]
         for one in shown
     ]  # fmt: skip
+    columns = ["criterion", "level", "verdict", "what it asks", "why"] if rows else []
     met = sum(one.met for one in judged.criteria)
-    return _table(
-        ["criterion", "level", "verdict", "what it asks", "why"], rows, f"{met} of {len(judged.criteria)} criteria met"
-    )
+    return _table(columns, rows, f"{met} of {len(judged.criteria)} criteria met")
 
 
 def _table(columns: list[str], rows: list[list[Any]], caption: str | None = None) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from sqa import attestation, baseline, gate, settings, standard
 from sqa.attestation import Attestation
 from sqa.judgement import BADGES, Judged, Judgement, badge, judge
-from sqa.model import Finding, Outcome, Verdict, fingerprinted
+from sqa.model import NO_FILE, Finding, Outcome, Verdict, fingerprinted
 from sqa.settings import Settings, Waiver
 from testbed.errors import DeepError
 from tests.unit.sqa_toys import commit, write
@@ -97,6 +98,22 @@ def test_a_check_of_several_rules_fails_only_the_criterion_of_the_rule() -> None
     assert of(found, "QC.Doc06.2").why == "no check ran and nobody has attested it"
 
 
+def test_only_what_was_asked_for_is_held_against_a_tree() -> None:
+    rules = frozenset({BY_RULE, "QC.Doc06.1"})
+    checked = outcome("files", Verdict.PASS, finding("files", "QC.Doc06.1", ""), rules=rules)
+    other = judged(checked, only=frozenset({BY_RULE}))
+    assert (other.ok, other.open_findings, [one.criterion.id for one in other.criteria]) == (True, (), [BY_RULE])
+    assert not judged(checked, only=frozenset({"QC.Doc"})).ok
+    assert not other.complete
+
+
+def test_what_does_not_apply_is_no_finding() -> None:
+    rules = frozenset({BY_RULE, "QC.Doc06.1"})
+    checked = outcome("files", Verdict.PASS, finding("files", "QC.Doc06.1", ""), rules=rules)
+    found = judged(checked, not_applicable={"QC.Doc06.1": "there is nothing to introduce"})
+    assert (found.open_findings, of(found, BY_RULE).verdict) == ((), Verdict.PASS)
+
+
 def test_what_does_not_apply_says_why() -> None:
     found = of(judged(not_applicable={BY_WORD: "there is nothing to read online"}), BY_WORD)
     assert (found.verdict, found.means, found.met) == (Verdict.NOT_APPLICABLE, "not_applicable", True)
@@ -123,6 +140,7 @@ def test_a_word_does_not_make_up_for_a_failure() -> None:
         ({"check": "bandit", "path": "/src/"}, False),
         ({"check": "mypy"}, False),
         ({"check": "bandit", "expires": "2026-02-28"}, False),
+        ({"check": "bandit", "since": "2026-03-02"}, False),
     ],
 )
 def test_a_waiver_covers_what_it_names_for_as_long_as_it_says(different: dict[str, Any], covered: bool) -> None:
@@ -151,9 +169,13 @@ def test_what_was_there_before_is_not_held_against_a_tree() -> None:
     assert found.accepted == {old.fingerprint: "baseline"}
 
 
-def test_a_run_over_a_part_judges_its_checks() -> None:
+def test_a_run_over_a_part_judges_its_checks_and_no_criterion() -> None:
     assert judged(outcome("ruff"), partial=True).ok
-    assert judged(outcome("ruff", Verdict.NOT_APPLICABLE), partial=True).ok
+    assert judged(outcome("ruff"), partial=True).criteria == ()
+    unchanged = replace(outcome("ruff", Verdict.NOT_APPLICABLE), reasons=(f"{NO_FILE} has changed",))
+    assert judged(unchanged, partial=True).ok
+    nothing = judged(replace(unchanged, reasons=(NO_FILE,)), partial=True)
+    assert nothing.obstacles == ("nothing was looked at: no check has a file of its kind",)
     assert judged(outcome("ruff", Verdict.INCONCLUSIVE), partial=True).obstacles == ("check ruff: inconclusive",)
 
 
@@ -210,6 +232,11 @@ def test_a_waiver_has_a_reason_an_owner_and_an_end() -> None:
             Waiver.model_validate({name: value for name, value in waiver(check="x").items() if name != missing})
 
 
+def test_a_waiver_does_not_last_for_ever() -> None:
+    with pytest.raises(ValueError, match="731 days"):
+        Waiver.model_validate(waiver(check="x", expires="2029-01-01"))
+
+
 def test_a_baseline_is_kept_and_a_broken_one_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     path = tmp_path / ".sqa" / "baseline.json"
     assert baseline.load(path) == frozenset()
@@ -263,13 +290,19 @@ def test_a_word_that_was_tampered_with_is_refused(signed: tuple[Path, Path], spo
         attestation.load(root, Settings())
 
 
-def test_who_is_no_signer_cannot_attest_and_leaves_nothing(signed: tuple[Path, Path], tmp_path: Path) -> None:
-    root, _ = signed
+def test_who_is_no_signer_cannot_attest_and_leaves_what_was_there(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    root, key = signed
+    attestation.write(root, Settings(), Attestation.model_validate(WORD), key)
     foreign = tmp_path / "foreign"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", foreign], check=True)
     with pytest.raises(DeepError, match="does not hold"):
-        attestation.write(root, Settings(), Attestation.model_validate(WORD), foreign)
-    assert not list((root / ".sqa" / "attestations").iterdir())
+        attestation.write(root, Settings(), Attestation.model_validate({**WORD, "expires": "2030-01-01"}), foreign)
+    assert attestation.load(root, Settings()) == {BY_WORD: Attestation.model_validate(WORD)}
+    with pytest.raises(DeepError, match="no such key"):
+        attestation.write(root, Settings(), Attestation.model_validate(WORD), tmp_path / "missing")
+    (root / ".sqa" / "signers").unlink()
+    with pytest.raises(DeepError, match="nobody may attest"):
+        attestation.write(root, Settings(), Attestation.model_validate(WORD), key)
 
 
 def test_the_same_tree_and_time_give_the_same_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +325,7 @@ def test_the_same_tree_and_time_give_the_same_document(tmp_path: Path, monkeypat
         ({"criteria": ["QC.Lic99"]}, "unknown criterion"),
         ({"checks": ["rufff"]}, "unknown check"),
         ({"changed": "main"}, "only a checkout of git"),
+        ({"criteria": ["QC.Lic01"], "checks": ["ruff"]}, "asked for together"),
     ],
 )
 def test_unknown_names_are_refused_before_anything_runs(tmp_path: Path, asked: dict[str, Any], why: str) -> None:
@@ -304,6 +338,7 @@ def test_a_repository_is_found_from_inside_it(tmp_path: Path) -> None:
     (tmp_path / "deep" / "down").mkdir(parents=True)
     (tmp_path / ".git").mkdir()
     assert gate.repository(tmp_path / "deep" / "down").settings.gate == "silver"
-    (tmp_path / "sqa.yml").write_text("checks: {rufff: {}}\n")
-    with pytest.raises(DeepError, match="no such check"):
-        gate.repository(tmp_path)
+    for text in ("checks: {rufff: {}}\n", f"waivers: [{waiver(check='rufff')}]\n"):
+        (tmp_path / "sqa.yml").write_text(text)
+        with pytest.raises(DeepError, match="no such check"):
+            gate.repository(tmp_path)

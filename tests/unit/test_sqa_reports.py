@@ -161,7 +161,8 @@ def key(tmp_path: Path, repo: gate.Repository) -> Path:
 
 def test_a_signed_run_says_what_it_is_about(run: dict[str, Any], repo: gate.Repository, key: Path) -> None:
     envelope = json.loads(json.dumps(statement.sign(run, key)))
-    said = statement.verify(envelope, repo.root / ".sqa" / "signers")
+    who, said = statement.verify(envelope, repo.root / ".sqa" / "signers")
+    assert who == "maintainers"
     assert said["subject"][0]["digest"] == {"sha256": run["tree"], "gitCommit": run["revision"]}
     assert said["predicate"]["result"] == "FAILED"
     shown = subprocess.run(["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True).stdout
@@ -188,6 +189,51 @@ def test_what_nobody_signed_is_refused(
 ) -> None:
     with pytest.raises(DeepError, match=why):
         statement.verify(spoil(statement.sign(run, key)), repo.root / ".sqa" / "signers")
+
+
+@pytest.mark.parametrize(
+    ("options", "trusted"),
+    [
+        ("", True),
+        ('namespaces="deep-sqa"', True),
+        ('namespaces="git,deep-*"', True),
+        ('namespaces="git"', False),
+        ('valid-before="20200101"', False),
+        ('valid-before="20990101",namespaces="deep-sqa"', False),
+        ("cert-authority", False),
+    ],
+)
+def test_a_signer_signs_what_the_file_allows(
+    run: dict[str, Any], repo: gate.Repository, key: Path, options: str, trusted: bool
+) -> None:
+    signers = repo.root / ".sqa" / "signers"
+    signers.write_text(f"maintainers {options} {key.with_suffix('.pub').read_text()}")
+    if trusted:
+        assert statement.verify(statement.sign(run, key), signers)[0] == "maintainers"
+        return
+    with pytest.raises(DeepError, match="no signature of a known signer holds"):
+        statement.verify(statement.sign(run, key), signers)
+
+
+def test_a_signer_without_a_key_is_named_with_its_line(run: dict[str, Any], repo: gate.Repository, key: Path) -> None:
+    signers = repo.root / ".sqa" / "signers"
+    signers.write_text("# who may sign\nmaintainers ssh-ed25519 AAAA\n")
+    with pytest.raises(DeepError, match="signers:2: not a key"):
+        statement.verify(statement.sign(run, key), signers)
+
+
+def test_the_command_accepts_the_tree_that_passed_and_refuses_others(
+    run: dict[str, Any], repo: gate.Repository, key: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "signed.json"
+    file.write_text(json.dumps(statement.sign({**run, "ok": True}, key)))
+    assert deep(repo, "verify", str(file))[0] == 1  # .sqa/signers is new
+    commit(repo.root)
+    now = gate.repository(repo.root)
+    file.write_text(json.dumps(statement.sign({**run, "ok": True, "tree": gate.digest(now.tree)}, key)))
+    status, text = deep(now, "verify", str(file))
+    assert (status, text.split(":")[0]) == (0, "accepted")
+    assert deep(now, "verify", str(tmp_path / "missing.json"))[0] == 2
 
 
 def test_a_stranger_signs_in_vain_and_a_part_is_not_signed(
@@ -218,7 +264,13 @@ def test_reports_are_of_the_tree_as_it_is(run: dict[str, Any], repo: gate.Reposi
     status, text = deep(repo, "report", "--format", "json")
     assert (status, json.loads(text)["badge"]) == (0, "none")
     assert deep(repo, "report", "--output", str(tmp_path / "out"))[0] == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {name for name, _ in FORMATS.values()}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        ".gitignore",
+        *(name for name, _ in FORMATS.values()),
+    }
+    assert deep(repo, "report")[0] == deep(repo, "report")[0] == 0
+    with pytest.raises(DeepError, match="prints one report"):
+        deep(repo, "report", "--format", "json", "--output", str(tmp_path))
     write(repo.root, one="changed\n")
     with pytest.raises(DeepError, match="the tree has changed"):
         deep(repo, "badge")
@@ -236,6 +288,22 @@ def test_a_waiver_is_written_beside_what_is_there(repo: gate.Repository) -> None
         with pytest.raises(DeepError):
             deep(repo, *words, "--expires", "2026-05-01", *wrong)
         assert path.read_text() == text
+
+
+def test_a_waiver_changes_no_other_line(repo: gate.Repository) -> None:
+    path = repo.root / "sqa.yml"
+    before = (
+        "---\n# ours\ngate: 'silver'  # for now\nchecks:\n  ruff:\n    exclude: [/a/, \"/b/\"]  # old\n"
+        "    # and this\nwaivers:\n  - id: old\n    check: bandit\n    reason: it goes with the next release\n"
+        "    owner: maintainers\n    since: 2026-01-01\n    expires: 2026-06-01\n"
+    )
+    path.write_text(before)
+    words = ["waive", "--id", "new", "--reason", "replaced in the next release", "--owner", "maintainers"]
+    assert deep(repo, *words, "--expires", "2026-05-01", "--criterion", "QC.Doc03")[0] == 0
+    assert path.read_text() == (
+        f"{before}  - id: new\n    criterion: QC.Doc03\n    reason: replaced in the next release\n"
+        "    owner: maintainers\n    since: 2026-01-01\n    expires: 2026-05-01\n"
+    )
 
 
 def test_a_word_is_given_and_explained(repo: gate.Repository, key: Path) -> None:
