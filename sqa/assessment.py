@@ -49,7 +49,7 @@ def assess(site: str, *, name: str | None = None, progress: Progress | None = No
     verdict = sites.verify(site, name=name, assess=True, quiet=quiet)
     of_code = gate.look(repo, [one for one in gate.wanted(repo) if one not in OF_A_SITE], progress=progress)
     judged = judge(
-        [*outcomes(verdict), *of_code], repo.standards, repo.settings, today=gate.now().date(),
+        [*outcomes(verdict), *of_code], repo.standards, repo.settings, today=gate.today(),
         attestations=attestation.load(folder, repo.settings),
     )  # fmt: skip
     return Assessed(judged, repo, verdict)
@@ -80,10 +80,11 @@ def _outcome(name: str, tests: list[Mapping[str, Any]]) -> Outcome:
         findings=tuple(fingerprinted(failed, _no_line)),
         unit="tests", work={"skipped": len(tests) - len(ran) - len(lost)},
     )  # fmt: skip
+    reasons = (f"not run: {', '.join(lost)}",) if lost else () if ran else ("no test of it ran",)
     if failed:
-        return replace(made, verdict=Verdict.FAIL)
-    if lost or not ran:
-        return replace(made, reasons=(f"not run: {', '.join(lost)}" if lost else "no test of it ran",))
+        return replace(made, verdict=Verdict.FAIL, reasons=reasons)
+    if reasons:
+        return replace(made, reasons=reasons)
     return replace(made, verdict=Verdict.PASS)
 
 

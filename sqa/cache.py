@@ -24,6 +24,8 @@ class Cache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._prepare()
+        except sqlite3.OperationalError:
+            raise  # locked for too long: somebody else's results are not for us to remove
         except sqlite3.DatabaseError:
             self.path.unlink(missing_ok=True)
             self._prepare()

@@ -80,7 +80,8 @@ class Look:
     ``root``: a folder with these files alone, so that nothing else decides on a result and nothing written reaches the
     repository. ``files``: those to examine, relative to it. ``tree``: the repository itself, for checks of its history
     or of the whole of it. ``settings``: the check's part of ``sqa.yml``. ``programs``: where the tool's programs are.
-    ``scratch``: a folder that outlives the run, for a tool's own cache.
+    ``scratch``: a folder that outlives the run, for a tool's own cache. ``standards``: what the repository is held
+    against.
     """
 
     check: str
@@ -92,6 +93,7 @@ class Look:
     scratch: Path
     network: bool = False
     timeout: float = TIMEOUT
+    standards: tuple[str, ...] = ()
 
     def run(self, program: str, *arguments: str, statuses: Sequence[int] = (0,), **environment: str) -> Said:
         """Run a program of the tool, or of the system, in ``root``.

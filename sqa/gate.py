@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,20 +62,34 @@ def top(start: Path) -> Path:
     return next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), start)
 
 
-def repository(start: Path) -> Repository:
-    """The repository that ``start`` is in; raises ``DeepError`` for settings or plug-ins that cannot be used."""
+def repository(start: Path, *, plugins: bool = True) -> Repository:
+    """The repository that ``start`` is in; raises ``DeepError`` for settings or plug-ins that cannot be used.
+
+    ``plugins``: also load the repository's own checks, which is to run its code.
+    """
     root = top(start.resolve())
     found = settings.load(root)
-    checks = registry.load(root / found.plugins if found.plugins else None)
+    checks = registry.load(root / found.plugins if found.plugins and plugins else None)
+    if found.plugins and not plugins:
+        return _repository(root, found, checks)
+    idle = [one.check.name for one in checks.values() if one.plugin and not one.check.criteria]
+    if idle:
+        raise DeepError(
+            "a check of the repository serves no criterion", found=", ".join(idle),
+            needed="criteria=(...) in its CHECK", next_step="see docs/sqa-add-a-check.md",
+        )  # fmt: skip
     unknown = sorted({*found.checks, *(one.check for one in found.waivers if one.check)} - set(checks))
     if unknown:
         raise DeepError(
             f"{root / settings.NAME}: no such check", found=", ".join(unknown),
             needed=f"some of: {', '.join(checks)}", next_step="correct the file",
         )  # fmt: skip
-    return Repository(
-        root, found, Tree(root, found.exclude), {name: standard.load(name) for name in found.standards}, checks
-    )
+    return _repository(root, found, checks)
+
+
+def _repository(root: Path, found: Settings, checks: dict[str, Registered]) -> Repository:
+    standards = {name: standard.load(name) for name in found.standards}
+    return Repository(root, found, Tree(root, found.exclude), standards, checks)
 
 
 def run(
@@ -85,7 +100,6 @@ def run(
     changed: str | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
-    today: datetime.date | None = None,
 ) -> Judgement:
     """Run the checks that the criteria name (ids or families; all where empty), or ``checks``, and judge.
 
@@ -102,7 +116,7 @@ def run(
         look(repo, names, files, jobs=jobs, progress=progress),
         repo.standards,
         repo.settings,
-        today=today or now().date(),
+        today=today(),
         attestations=attestation.load(repo.root, repo.settings),
         baseline=baseline.load(repo.root / repo.settings.baseline),
         only=only,
@@ -128,7 +142,7 @@ def waiver(repo: Repository, **fields: Any) -> Waiver:
     if fields.get("check"):
         _known([fields["check"]], set(repo.checks), "check")
     try:
-        made = Waiver(since=now().date(), **fields)
+        made = Waiver(since=today(), **fields)
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'waiver'}: {one['msg']}" for one in wrong.errors())
         raise DeepError(f"not a waiver: {said}", next_step="deep sqa waive --help") from wrong
@@ -139,11 +153,10 @@ def waiver(repo: Repository, **fields: Any) -> Waiver:
 def attest(repo: Repository, criterion: str, words: str, signer: str, expires: datetime.date, key: Path) -> Path:
     """Write and sign an attestation of today; returns its file."""
     _known([criterion], {one.id for one in repo.criteria}, "criterion")
-    today = now().date()
-    if expires < today:
-        raise DeepError("an attestation that has expired", found=str(expires), needed=f"a day from {today} on")
+    if expires < today():
+        raise DeepError("an attestation that has expired", found=str(expires), needed=f"a day from {today()} on")
     try:
-        made = Attestation(criterion=criterion, statement=words, signer=signer, date=today, expires=expires)
+        made = Attestation(criterion=criterion, statement=words, signer=signer, date=today(), expires=expires)
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
         raise DeepError(f"not an attestation: {said}", next_step="deep sqa attest --help") from wrong
@@ -189,12 +202,31 @@ def now() -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
 
 
+def today() -> datetime.date:
+    """The day by the clock: what has expired has expired whatever SOURCE_DATE_EPOCH says."""
+    return datetime.datetime.now(datetime.UTC).date()
+
+
 def digest(tree: Tree) -> str:
-    """SHA-256 over every file's name and content: what a verdict is about."""
+    """SHA-256 over every file's name, mode and content and every link's target: what a verdict is about.
+
+    What no check looks at counts too.
+    """
     total = hashlib.sha256()
-    for name in tree.files:
-        total.update(f"{tree.digest(name)}  {name}\n".encode("utf-8", "surrogateescape"))
+    whole = Tree(tree.root)
+    for name in whole.files:
+        mode = stat.S_IMODE((tree.root / name).stat().st_mode)
+        total.update(f"{tree.digest(name)} {mode:o} {name}\n".encode("utf-8", "surrogateescape"))
+    for name in whole.links:
+        total.update(f"{(tree.root / name).readlink()} < {name}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def revision(tree: Tree) -> str:
+    """The commit that the tree is, empty where it is none or differs from it."""
+    if not tree.versioned or tree.git("status", "--porcelain", check=False).strip():
+        return ""
+    return tree.git("rev-parse", "HEAD", check=False).strip()
 
 
 def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
@@ -203,7 +235,7 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
         "format": 1,
         "repository": repo.root.name,
         "created": now().isoformat(),
-        "revision": repo.tree.git("rev-parse", "HEAD", check=False).strip() if repo.tree.versioned else "",
+        "revision": revision(repo.tree),
         "tree": digest(repo.tree),
         "standards": {
             name: {

@@ -210,12 +210,14 @@ def _about(outcome: Outcome, asked: set[str]) -> Outcome:
         return outcome
     left = tuple(one for one in outcome.findings if one.rule in asked)
     verdict = Verdict.PASS if outcome.verdict is Verdict.FAIL and not left else outcome.verdict
-    return replace(outcome, findings=left, rules=outcome.rules & asked, verdict=verdict) if asked else outcome
+    return replace(outcome, findings=left, verdict=verdict)
 
 
 def _recounted(outcome: Outcome, accepted: Mapping[str, str]) -> Outcome:
     left = [one for one in outcome.findings if one.fingerprint not in accepted]
-    return replace(outcome, verdict=Verdict.PASS) if outcome.findings and not left else outcome
+    if left or not outcome.findings:
+        return outcome
+    return replace(outcome, verdict=Verdict.INCONCLUSIVE if outcome.reasons else Verdict.PASS)
 
 
 def _judged(
@@ -259,7 +261,9 @@ def _by_checks(
     passed = [name for name, found in verdicts.items() if found is Verdict.PASS]
     if not passed:
         return Judged(criterion, Verdict.INCONCLUSIVE, "automated", f"nothing to look at for {', '.join(verdicts)}")
-    return Judged(criterion, Verdict.PASS, "automated", ", ".join(passed))
+    let_through = sum(one.fingerprint in accepted for outcome in outcomes for one in outcome.findings)
+    more = f" ({let_through} findings accepted)" if let_through else ""
+    return Judged(criterion, Verdict.PASS, "automated", ", ".join(passed) + more)
 
 
 def _of_criterion(outcome: Outcome, criterion: Criterion, accepted: Mapping[str, str]) -> Verdict:

@@ -49,7 +49,7 @@ def evident(look: Look, names: Sequence[str], select: str = "") -> list[Case]:
     cases: list[Case] = []
     for name in names:
         found, its = read(look, name)
-        found.require_newer(look, look.files)
+        found.require_newer(look, look.tree.matching(evidence.DEPLOYED))
         cases += its
     try:
         wanted = [one for one in cases if re.search(select, one.name)]

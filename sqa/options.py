@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sqa import settings
 from sqa.check import InconclusiveError, Look
 
 STANDARDS = {"software": "QC.", "service": "SvcQC."}
@@ -30,5 +29,5 @@ def taken[Taken: Options](look: Look, model: type[Taken]) -> Taken:
 
 def asked(look: Look, criteria: Iterable[str]) -> list[str]:
     """Those of the criteria that belong to a standard which the repository is held against."""
-    prefixes = tuple(STANDARDS[name] for name in settings.load(look.root).standards)
+    prefixes = tuple(STANDARDS[name] for name in look.standards)
     return [name for name in criteria if name.startswith(prefixes)]

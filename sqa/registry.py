@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -27,11 +27,12 @@ def suite() -> str:
 
 @dataclass(frozen=True)
 class Registered:
-    """A check, the hash of the module that declares it and of its belongings, and the tool that it runs."""
+    """A check, the hash of its module and belongings, its tool, and whether the repository brought it."""
 
     check: Check
     digest: str
     tool: tools.Tool | None
+    plugin: bool = False
 
     @property
     def identity(self) -> str:
@@ -52,7 +53,7 @@ def load(plugins: Path | None = None) -> dict[str, Registered]:
             "sqa.yml: plugins: no such folder", found=str(plugins), next_step="make it, or leave plugins out"
         )
     for path in sorted(plugins.glob("*.py")):
-        one = _registered(_imported(path), plugins)
+        one = replace(_registered(_imported(path), plugins), plugin=True)
         if one.check.name in found:
             raise DeepError(f"{path}: a check of this name exists", found=one.check.name, next_step="give it another")
         found[one.check.name] = one

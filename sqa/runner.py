@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqa import tools
+from sqa import standard, tools
 from sqa.cache import Cache
 from sqa.check import Check, InconclusiveError, Look, Report
 from sqa.model import NO_FILE, SEVERITIES, Finding, Outcome, Verdict, fingerprinted
@@ -102,7 +102,7 @@ class Plan:
     def keys(self) -> dict[str, str]:
         """By file (or ``WHOLE``): the hash of everything that decides on the result."""
         common = hashlib.sha256(self.registered.identity.encode())
-        common.update(json.dumps(self.own, sort_keys=True, default=str).encode())
+        common.update(json.dumps([self.settings.standards, self.own], sort_keys=True, default=str).encode())
         if self.check.environment:
             common.update(self.check.environment(self.tree, self.own).encode())
         self._add(common, self.beside)
@@ -120,10 +120,19 @@ class Plan:
         """Other files that decide on the result of this one."""
         return tuple(sorted(set(self.check.related(self.tree, name)))) if self.check.related else ()
 
+    def refuse_changes(self, names: Iterable[str]) -> None:
+        """Raise ``InconclusiveError`` where one of these files is not what it was when the run began."""
+        for name in names:
+            if self._named(name) != self.named.get(name, self._named(name)):
+                raise InconclusiveError(f"{name} was changed while it was looked at; run this again")
+
+    def _named(self, name: str) -> bytes:
+        return f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape")
+
     def _add(self, digest: Any, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.named:  # files that many others import are asked for again and again
-                self.named[name] = f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape")
+                self.named[name] = self._named(name)
             digest.update(self.named[name])
 
     @property
@@ -146,16 +155,17 @@ class Plan:
         least = SEVERITIES.index(self.own.get("severity", SEVERITIES[0]))
         findings = [one for one in report.findings if SEVERITIES.index(one.severity) >= least]
         examined = set(report.examined) & set(self.selected)
+        allowed = {*self.selected, ""} if self.check.scope == "tree" else set(part)
+        stray = next((one for one in findings if one.path not in allowed), None)
+        if stray:
+            raise InconclusiveError(
+                f"a finding is in none of the files that were examined: {stray.path or '(no file)'}: {stray.message}"
+            )
         if self.check.scope == "tree":
             self.results[WHOLE] = Result(
                 tuple(sorted(findings)), tuple(sorted(examined)), report.work, tuple(sorted(report.rules))
             )
             return
-        stray = [one for one in findings if one.path not in part]
-        if stray:
-            raise InconclusiveError(
-                f"a finding is in none of the files that were examined: {stray[0].path or '(no file)'}"
-            )
         for name in part:
             of_file = tuple(sorted(one for one in findings if one.path == name))
             self.results[name] = Result(of_file, (name,) if name in examined else (), report.work, tuple(report.rules))
@@ -164,14 +174,17 @@ class Plan:
         """What the check comes to, restricted to the files that this run is about."""
         tool = self.registered.tool.version if self.registered.tool else ""
         made = Outcome(
-            self.check.name, Verdict.INCONCLUSIVE, tool, selected=len(self.restricted), reasons=tuple(self.reasons),
+            self.check.name, Verdict.INCONCLUSIVE, tool, selected=len(self.restricted),
+            reasons=tuple(sorted(set(self.reasons))),
             seconds=self.seconds, cached=self.cached, criteria=self.check.criteria, title=self.check.title,
         )  # fmt: skip
-        if not self.restricted and not self.reasons:
-            why = NO_FILE if not self.selected else f"{NO_FILE} has changed"
-            return replace(made, verdict=Verdict.NOT_APPLICABLE, reasons=(why,))
         if self.reasons:
             return made
+        if not self.selected and self.check.selected(self.tree):
+            return replace(made, reasons=("sqa.yml excludes every file of its kind",))
+        if not self.restricted:
+            why = NO_FILE if not self.selected else f"{NO_FILE} has changed"
+            return replace(made, verdict=Verdict.NOT_APPLICABLE, reasons=(why,))
         about = set(self.restricted)
         findings = [
             one
@@ -184,6 +197,9 @@ class Plan:
         for result in self.results.values():
             work.update(result.work)
         rules = frozenset(rule for result in self.results.values() for rule in result.rules)
+        if not examined and self.changed is not None and any(one.examined for one in self.results.values()):
+            why = f"{NO_FILE} has changed that the tool's configuration does not leave out"
+            return replace(made, verdict=Verdict.NOT_APPLICABLE, reasons=(why,))
         if not examined:
             return replace(made, reasons=("the tool looked at none of the files it was asked to look at",))
         return replace(
@@ -231,10 +247,10 @@ class Runner:
         if not plan.restricted:
             return
         plan.reasons += _obstacles(self.tree, (*plan.selected, *plan.beside), self.settings.largest_file)
-        if plan.reasons or not plan.remembered:
+        if plan.reasons:
             return
         try:
-            known = self.cache.get(plan.keys.values())
+            known = self.cache.get(plan.keys.values()) if plan.remembered else {}
         except InconclusiveError as why:
             plan.reasons.append(str(why))
             return
@@ -307,33 +323,35 @@ class Runner:
             if registered.check.canary.prepare:
                 registered.check.canary.prepare(root)
             tree = Tree(root)
-            return self._look(registered, root, registered.check.selected(tree), tree, {})
+            return self._look(registered, root, registered.check.selected(tree), tree, None)
 
     def _examine(self, plan: Plan, part: tuple[str, ...], place: Path) -> Report:
+        """What the check sees of ``part``, which has to be what it was when the run began, up to the end."""
+        related = {other for name in part for other in plan.related(name)}
+        names = sorted({*part, *plan.beside, *related})
         if plan.check.of_repository:
-            return self._look(plan.registered, self.tree.root, part, self.tree, plan.own)
-        with _folder(place, plan.check.name) as root:
-            related = {other for name in part for other in plan.related(name)}
-            names = sorted({*part, *plan.beside, *related})
-            digests = {name: self.tree.digest(name) for name in names}
-            before = _copied(self.tree.root, root, names)
-            report = self._look(plan.registered, root, part, self.tree, plan.own)
-            _refuse_writing(root, before, plan.check.leaves)
-            changed = next((name for name, digest in digests.items() if self.tree.digest(name) != digest), None)
-            if changed:
-                raise InconclusiveError(f"{changed} was changed while it was looked at; run this again")
-            return report
+            report = self._look(plan.registered, self.tree.root, part, self.tree, plan)
+        else:
+            _refuse_foreign_configuration(place, plan.check.configuration)
+            with _folder(place, plan.check.name) as root:
+                before = _copied(self.tree.root, root, names)
+                report = self._look(plan.registered, root, part, self.tree, plan)
+                _refuse_writing(root, before, plan.check.leaves)
+        plan.refuse_changes(names)
+        return report
 
     def _look(
-        self, registered: Registered, root: Path, files: tuple[str, ...], tree: Tree, settings: Mapping[str, Any]
+        self, registered: Registered, root: Path, files: tuple[str, ...], tree: Tree, plan: Plan | None
     ) -> Report:
-        check = registered.check
+        """What the check sees in ``root``; without a plan it is a sample, for which nobody has settings."""
+        check, settings = registered.check, plan.own if plan else {}
         scratch = cache_dir() / "sqa" / "scratch" / check.name
         scratch.mkdir(parents=True, exist_ok=True)
         report = check.inspect(
             Look(
                 check.name, root, files, tree, settings, registered.tool.programs if registered.tool else None, scratch,
                 check.network, float(settings.get("timeout", check.timeout)),
+                plan.settings.standards if plan else tuple(standard.names()),
             )
         )  # fmt: skip
         return Report(tuple(report.findings), tuple(report.examined), report.work, tuple(report.rules))
@@ -398,6 +416,17 @@ def _copied(source: Path, target: Path, names: Iterable[str]) -> dict[str, tuple
         shutil.copy(source / name, target / name)
         before[name] = _state(target / name)
     return before
+
+
+def _refuse_foreign_configuration(place: Path, patterns: Iterable[str]) -> None:
+    """Raise ``InconclusiveError`` where a folder above the copies holds a configuration: tools look there too."""
+    for folder in place.parents:
+        for pattern in patterns:
+            found = folder / pattern.strip("/")
+            if "*" not in pattern and found.is_file():
+                raise InconclusiveError(
+                    f"{found} would decide too; remove it, or put the cache elsewhere with DEEP_CACHE_DIR"
+                )
 
 
 def _refuse_writing(root: Path, before: Mapping[str, tuple[int, int]], leaves: tuple[str, ...]) -> None:

@@ -84,6 +84,13 @@ class Settings(Strict):
             raise ValueError(f"needed: some of {', '.join(standard.names())}")
         return value
 
+    @field_validator("attestations", "signers", "baseline", "plugins")
+    @classmethod
+    def _inside(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith("/") or ".." in value.split("/")):
+            raise ValueError("needed: a path inside of the repository")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         known = {one.id for name in self.standards for one in standard.load(name).criteria}

@@ -11,6 +11,7 @@ import binascii
 import fnmatch
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sqa.attestation import NAMESPACE
 from testbed.errors import CHECK_FAILED, DeepError
 
 PAYLOAD = "application/vnd.in-toto+json"
+PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 KEY = "ssh-ed25519"
 
 
@@ -42,7 +44,7 @@ def statement(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": document["repository"], "digest": digest}],
-        "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
+        "predicateType": PREDICATE,
         "predicate": {
             "result": "PASSED" if document["ok"] else "FAILED",
             "configuration": [
@@ -55,6 +57,7 @@ def statement(document: Mapping[str, Any]) -> dict[str, Any]:
             "badge": document["badge"],
             "gate": document["gate"],
             "created": document["created"],
+            "acceptedFindings": dict(sorted(Counter(document["accepted"].values()).items())),
             "waivers": [{"id": one["id"], "expires": one["expires"]} for one in document["waivers"]],
         },
     }
@@ -91,8 +94,15 @@ def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, A
         raise _refused("not an in-toto attestation", str(envelope.get("payloadType")))
     for name, signature in signatures:
         if name in known and _holds(known[name][1], signature, payload):
-            return known[name][0], dict(json.loads(payload))
+            return known[name][0], _result(payload)
     raise _refused("no signature of a known signer holds", ", ".join(name for name, _ in signatures) or "no signature")
+
+
+def _result(payload: bytes) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(payload)
+    if said.get("predicateType") != PREDICATE:
+        raise _refused("an attestation of something else", str(said.get("predicateType")))
+    return said
 
 
 def keyid(key: Ed25519PublicKey) -> str:
@@ -143,7 +153,7 @@ def _signers(path: Path) -> list[tuple[str, Ed25519PublicKey]]:
     keys = []
     for number, line in enumerate(lines, 1):
         words = line.split()
-        if KEY not in words or line.startswith("#") or not _usable(words[1 : words.index(KEY)]):
+        if KEY not in words or words[0].startswith("#") or not _usable(words[1 : words.index(KEY)]):
             continue
         try:
             key = load_ssh_public_key(" ".join(words[words.index(KEY) :][:2]).encode())

@@ -14,15 +14,17 @@ import pathspec
 
 from testbed.errors import DeepError
 
-GIT = ("git", "-c", "core.quotePath=false", "-c", "safe.directory=*")
+# A repository of others, perhaps of another user, may name programs that git would start.
+GIT = ("git", "-c", "core.quotePath=false", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tree:
     """A repository at ``root``: what version control knows and what is new, never what it ignores.
 
-    Paths are relative to ``root``, with ``/``. Without version control every file counts. Links are left out: what
-    they point at is in the tree itself, or is not the repository's.
+    It is read once: files that come and go later are another tree's. Paths are relative to ``root``, with ``/``.
+    Without version control every file counts. Links are left out: what they point at is in the tree itself, or is not
+    the repository's.
     """
 
     root: Path
@@ -44,6 +46,11 @@ class Tree:
     def _matched(self) -> dict[tuple[str, ...], tuple[str, ...]]:
         """What patterns have selected so far: the files do not change either."""
         return {}
+
+    @cached_property
+    def links(self) -> tuple[str, ...]:
+        """Every symbolic link, sorted."""
+        return tuple(sorted(name for name in set(self._listed()) if (self.root / name).is_symlink()))
 
     def matching(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """The files that a pattern selects and none of ``exclude`` does; patterns are those of .gitignore."""
@@ -94,7 +101,7 @@ class Tree:
         if self.versioned:
             return [*filter(None, self.git("ls-files", "-z").split("\0")), *self._untracked()]
         found: list[str] = []
-        for folder, folders, names in os.walk(self.root):
+        for folder, folders, names in os.walk(self.root, onerror=_refuse):
             folders[:] = [name for name in folders if name != ".git"]
             found += [os.path.relpath(os.path.join(folder, name), self.root) for name in names]  # noqa: PTH118 # quicker
         return found
@@ -105,6 +112,10 @@ class Tree:
     def _regular(self, name: str) -> bool:
         path = self.root / name
         return path.is_file() and not path.is_symlink()
+
+
+def _refuse(error: OSError) -> None:
+    raise DeepError(f"{error.filename}: {error.strerror}", next_step="let it be read, or remove it")
 
 
 def select(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ import posixpath
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -113,7 +112,8 @@ CHECK = Check(
     name="checkov",
     title="Insecure settings in infrastructure as code",
     inspect=inspect,
-    files=("**/tasks/**/*.yml", "**/handlers/**/*.yml", *DOCKERFILES),
+    criteria=("QC.Sec02",),
+    files=("**/tasks/**/*.y*ml", "**/handlers/**/*.y*ml", *DOCKERFILES),
     selects=selects,
     canary=Canary(
         "CKV_ANSIBLE_1",
@@ -121,7 +121,6 @@ CHECK = Check(
         good={"tasks/main.yml": TASKS.format("true")},
     ),
     tool="checkov",
-    belongings=(Path(ansible.__file__),),
     takes={"skip": list},
     seconds=25,
 )

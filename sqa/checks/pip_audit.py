@@ -106,7 +106,6 @@ CHECK = Check(
     ),
     tool="pip-audit",
     network=True,
-    belongings=(Path(requirements.__file__),),
     takes={"osv_url": str},
     seconds=30,
 )

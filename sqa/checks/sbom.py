@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sqa import requirements, sbom
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 
@@ -47,7 +45,6 @@ CHECK = Check(
     ),
     tool=sbom.TOOL,
     scope="file",
-    belongings=(Path(requirements.__file__), Path(sbom.__file__)),
     takes={},
     seconds=8,
 )

@@ -18,6 +18,7 @@ def render(document: Mapping[str, Any]) -> str:
     if not document["partial"]:
         _suite(suites, "criteria", document["created"], [_criterion(one) for one in document["criteria"]])
     _suite(suites, "checks", document["created"], [_check(one, document["accepted"]) for one in document["checks"]])
+    _suite(suites, "gate", document["created"], [_gate(document["obstacles"])])
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -30,6 +31,14 @@ def _suite(parent: ET.Element, name: str, created: str, cases: Sequence[ET.Eleme
 
 
 KINDS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
+
+
+def _gate(obstacles: Sequence[str]) -> ET.Element:
+    """Whether the tree is let through: also what no criterion and no check says, such as a waiver that has expired."""
+    case = ET.Element("testcase", classname="gate", name="the tree is let through")
+    if obstacles:
+        ET.SubElement(case, "failure", message=f"{len(obstacles)} obstacles").text = _clean("\n".join(obstacles))
+    return case
 
 
 def _criterion(one: Mapping[str, Any]) -> ET.Element:

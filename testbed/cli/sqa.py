@@ -51,12 +51,12 @@ STYLES = {
 
 def complete_check(incomplete: str) -> list[str]:
     """Names of checks for the shell's completion."""
-    return [name for name in gate.repository(Path.cwd()).checks if name.startswith(incomplete)]
+    return [name for name in gate.repository(Path.cwd(), plugins=False).checks if name.startswith(incomplete)]
 
 
 def complete_criterion(incomplete: str) -> list[str]:
     """Ids of criteria for the shell's completion."""
-    return [one.id for one in gate.repository(Path.cwd()).criteria if one.id.startswith(incomplete)]
+    return [one.id for one in gate.repository(Path.cwd(), plugins=False).criteria if one.id.startswith(incomplete)]
 
 
 @app.command()
@@ -130,7 +130,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Report on the last run over the tree as it is now."""
-    repo = gate.repository(root)
+    repo = gate.repository(root, plugins=False)
     made = gate.last(repo)
     if form and (output or sign):
         raise DeepError("--format prints one report", next_step="leave out --format, or --output and --sign")
@@ -151,12 +151,15 @@ def verify(
     attestation_file: Annotated[
         Path, typer.Argument(metavar="FILE", help="What report --sign has written.", exists=True, dir_okay=False)
     ],
+    signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may sign; of the tree itself if not given.", exists=True)
+    ] = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Show what a signed attestation says; end with 1 unless a signer says that this very tree passed."""
-    repo = gate.repository(root)
-    signer, said = statement.verify(_envelope(attestation_file), repo.root / repo.settings.signers)
+    repo = gate.repository(root, plugins=False)
+    signer, said = statement.verify(_envelope(attestation_file), signers or repo.root / repo.settings.signers)
     digest = said["subject"][0]["digest"]
     same = digest["sha256"] == gate.digest(repo.tree)
     data = {
@@ -179,7 +182,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what a criterion asks for, what would show it, and how it is met here."""
-    repo = gate.repository(root)
+    repo = gate.repository(root, plugins=False)
     criterion = standard.find(identifier)
     further = [one.check.name for one in repo.checks.values() if criterion.id in one.check.criteria]
     data = {**criterion.model_dump(), "family": criterion.family, "checks": [*criterion.checks, *further]}
@@ -226,7 +229,7 @@ def attest(
     as_json: Json = False,
 ) -> None:
     """Say, signed and for a time, that a criterion is met that no machine can judge."""
-    repo = gate.repository(root)
+    repo = gate.repository(root, plugins=False)
     path = gate.attest(repo, criterion, words, signer, expires.date(), key)
     emit({"file": str(path)}, as_json, lambda _: f"{path}\n{path}.sig")
 
@@ -252,7 +255,7 @@ def badge(
     as_json: Json = False,
 ) -> None:
     """Show the badge that the last run reached, and what each further one needs."""
-    made = gate.last(gate.repository(root))
+    made = gate.last(gate.repository(root, plugins=False))
     if not made["complete"]:
         raise DeepError("the last run was over a part, which reaches no badge", next_step="deep sqa run")
     if output:

@@ -98,7 +98,7 @@ def scan(endpoint: Endpoint) -> list[str]:
     """What sslyze finds wrong with an endpoint; fails where it could not look."""
     sslyze = tools.tool("sslyze")
     tools.install(sslyze)
-    flags = ["--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3", "--heartbleed", "--reneg"]
+    flags = ["--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3", "--heartbleed"]
     where = f"{endpoint.address}:{endpoint.port}"
     done = subprocess.run(
         [sslyze.programs / "sslyze", "--mozilla_config=disable", *flags, "--json_out=-", where],
@@ -133,9 +133,9 @@ def test_ssh_is_strong(site: Site, hostname: str) -> None:
     """The ssh server offers no algorithm that ssh-audit calls broken, and takes keys only."""
     audit = tools.tool("ssh-audit")
     tools.install(audit)
-    port = int(site.value(hostname, "ansible_port")) if site.has(hostname, "ansible_port") else 22
     done = subprocess.run(
-        [audit.programs / "ssh-audit", "--json", "--skip-rate-test", "--port", str(port), site.address(hostname)],
+        [audit.programs / "ssh-audit", "--json", "--skip-rate-test", "--port", _ssh_port(site, hostname),
+         site.address(hostname)],
         capture_output=True, text=True, check=False, timeout=SCAN_SECONDS,
     )  # fmt: skip
     found = json.loads(done.stdout)
@@ -146,11 +146,16 @@ def test_ssh_is_strong(site: Site, hostname: str) -> None:
     assert not broken, f"{hostname}: {', '.join(broken)}"
 
 
+def _ssh_port(site: Site, hostname: str) -> str:
+    return str(site.value(hostname, "ansible_port")) if site.has(hostname, "ansible_port") else "22"
+
+
 @pytest.mark.check("ssh")
 def test_ssh_takes_no_password(site: Site, hostname: str) -> None:
     """Nobody gets in with a password, so there is none to guess."""
     done = subprocess.run(
-        ["ssh", "-o", "PreferredAuthentications=none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+        ["ssh", "-F", "/dev/null", "-p", _ssh_port(site, hostname), "-o", "PreferredAuthentications=none",
+         "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
          "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", f"operator@{site.address(hostname)}", "true"],
         capture_output=True, text=True, check=False, timeout=SCAN_SECONDS,
     )  # fmt: skip
@@ -206,7 +211,8 @@ def attempts(client: httpx.Client, endpoint: Endpoint) -> Iterator[tuple[str, bo
         ):
             for pair in COMMON:
                 again = _get(client, url + path, auth=pair)
-                yield f"{path} as {pair[0]}", again is not None and again.status_code not in (401, 403)
+                assert again is not None, f"{endpoint}: {path} gave no answer, so nothing is known of it"
+                yield f"{path} as {pair[0]}", again.is_success or again.is_redirect
             return
     token = f"{url}/realms/master/protocol/openid-connect/token"
     if (answer := _get(client, f"{url}/realms/master")) is not None and answer.is_success:

@@ -40,12 +40,19 @@ def _proved(name: str) -> Path:
     return results
 
 
-def run(root: Path, name: str, changed: frozenset[str] | None = None, jobs: int = 2, **settings: Any) -> Outcome:
+def run(
+    root: Path,
+    name: str,
+    changed: frozenset[str] | None = None,
+    jobs: int = 2,
+    standards: tuple[str, ...] = ("software",),
+    **settings: Any,
+) -> Outcome:
     """The outcome of one check over a folder, with the settings it has in sqa.yml and the cache beside the folder."""
     results = root.parent / "results.db"
     if not results.exists():
         shutil.copy(_proved(name), results)
-    held = Settings.model_validate({"checks": {name: settings}})
+    held = Settings.model_validate({"standards": standards, "checks": {name: settings}})
     runner = Runner(Tree(root), held, jobs=jobs, cache=Cache(results))
     return runner.run([registry.load()[name]], changed)[0]
 

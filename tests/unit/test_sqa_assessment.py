@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
 
 from sqa import assessment
+from sqa.judgement import judge
 from sqa.model import Outcome, Verdict
+from sqa.settings import Settings
 
 
 def case(check: str, outcome: str, identifier: str = "t") -> dict[str, Any]:
@@ -33,6 +36,17 @@ def found(*tests: dict[str, Any]) -> dict[str, Outcome]:
 def test_a_check_of_a_site_is_as_good_as_its_tests(outcomes: tuple[str, ...], verdict: Verdict, examined: int) -> None:
     one = found(*(case("tls", outcome, str(number)) for number, outcome in enumerate(outcomes)))["tls"]
     assert (one.verdict, one.examined, one.selected) == (verdict, examined, len(outcomes))
+
+
+def test_what_did_not_run_is_no_pass_when_the_failure_is_accepted() -> None:
+    one = found(case("ssh", "failed", "a"), case("ssh", "not run", "b"))["ssh"]
+    waiver = {
+        "id": "w", "check": "ssh", "reason": "accepted until it is replaced", "owner": "maintainers",
+        "since": "2026-01-01", "expires": "2026-06-30",
+    }  # fmt: skip
+    settings = Settings.model_validate({"standards": ["service"], "waivers": [waiver]})
+    judged = judge([one], {}, settings, today=datetime.date(2026, 2, 1), attestations={})
+    assert judged.outcomes[0].verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_failure_says_which_test_and_why() -> None:

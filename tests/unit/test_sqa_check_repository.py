@@ -69,8 +69,10 @@ class TestFiles:
         return run(write(tmp_path / "tree", files), "files")
 
     def test_a_complete_repository_passes_every_rule(self, tmp_path: Path) -> None:
-        found = self.run(tmp_path, {**files_check.SAMPLE, "sqa.yml": "standards: [software, service]\n"})
+        root = write(tmp_path / "tree", files_check.SAMPLE)
+        found = run(root, "files", standards=("software", "service"))
         assert (found.verdict, found.findings, found.rules) == (Verdict.PASS, (), frozenset(files_check.RULES))
+        assert run(root, "files").rules == {one for one in files_check.RULES if one.startswith("QC.")}
 
     @pytest.mark.parametrize(
         ("name", "text", "rule", "words"),

@@ -70,6 +70,18 @@ def test_a_plug_in_that_cannot_be_used_is_explained(root: Path, text: str, why: 
     assert why in str(refused.value)
 
 
+def test_the_code_of_a_repository_runs_only_where_its_checks_do(root: Path) -> None:
+    (root / "tools" / "checks" / "fixme.py").write_text("raise SystemExit('run')\n")
+    assert "fixme" not in gate.repository(root, plugins=False).checks
+
+
+def test_a_check_that_serves_no_criterion_is_refused(root: Path) -> None:
+    path = root / "tools" / "checks" / "fixme.py"
+    path.write_text(path.read_text().replace('criteria=("QC.Sty01",)', "criteria=()"))
+    with pytest.raises(DeepError, match="serves no criterion"):
+        gate.repository(root)
+
+
 def test_a_folder_of_plug_ins_that_is_not_there_is_said(root: Path) -> None:
     (root / "sqa.yml").write_text("plugins: elsewhere\n")
     with pytest.raises(DeepError, match="no such folder"):

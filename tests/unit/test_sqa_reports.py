@@ -18,6 +18,7 @@ from sqa import gate, settings, statement
 from sqa.judgement import judge
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.reports import FORMATS
+from sqa.tree import Tree
 from testbed.cli import sqa as cli
 from testbed.errors import DeepError
 from tests.unit.sqa_toys import commit, write
@@ -30,6 +31,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gate.Repository:
     """A repository with one waiver, at a fixed time and with a cache of its own."""
     monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+    monkeypatch.setattr(gate, "today", lambda: datetime.date(2026, 1, 1))
     root = write(tmp_path / "tree", one="x = 1\n")
     (root / "sqa.yml").write_text(
         "waivers:\n- {id: old, check: bandit, rule: B1, reason: it goes with the next release, owner: maintainers,"
@@ -213,6 +215,21 @@ def test_a_signer_signs_what_the_file_allows(
         return
     with pytest.raises(DeepError, match="no signature of a known signer holds"):
         statement.verify(statement.sign(run, key), signers)
+
+
+def test_what_is_signed_is_the_whole_tree(repo: gate.Repository) -> None:
+    seen = {gate.digest(repo.tree)}
+    for change in (
+        lambda: (repo.root / "excluded.txt").write_text("x"),
+        lambda: (repo.root / "excluded.txt").chmod(0o755),
+        lambda: (repo.root / "link").symlink_to("/etc/passwd"),
+    ):
+        change()
+        seen.add(gate.digest(Tree(repo.root, ("excluded.txt",))))
+    assert len(seen) == 4
+    assert gate.revision(Tree(repo.root)) == ""
+    commit(repo.root)
+    assert len(gate.revision(Tree(repo.root))) == 40
 
 
 def test_a_signer_without_a_key_is_named_with_its_line(run: dict[str, Any], repo: gate.Repository, key: Path) -> None:

@@ -13,6 +13,8 @@ from sqa import tools
 from sqa.cache import Cache
 from sqa.check import InconclusiveError, Look, Report
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
+from sqa.runner import Runner
+from sqa.settings import Settings
 from sqa.tree import Tree
 from tests.unit.sqa_toys import CHECK, after, commit, find_bad, registered, run, write
 
@@ -146,6 +148,51 @@ def test_what_a_tool_may_leave_behind_is_declared(root: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_said(root: Path) -> None:
     found = run(root, registered(inspect=after(lambda _: (root / "two.txt").write_text("BAD\nBAD\n"))))
     assert found.reasons == ("two.txt was changed while it was looked at; run this again",)
+
+
+def test_what_changes_before_a_check_begins_is_not_remembered_as_what_it_was(root: Path, tmp_path: Path) -> None:
+    write(root, two="BAD\n")
+    first = registered(name="first", seconds=100, inspect=after(lambda _: write(root, two="fine\n")))
+    runner = Runner(Tree(root), Settings(), jobs=1, cache=Cache(tmp_path / "results.db"))
+    second = runner.run([first, registered()])[1]
+    assert second.reasons == ("two.txt was changed while it was looked at; run this again",)
+    write(root, two="BAD\n")
+    assert ("two.txt", 1) in {(one.path, one.line) for one in run(root).findings}
+
+
+def test_a_check_from_which_everything_is_excluded_is_no_pass(root: Path) -> None:
+    found = run(root, checks={"toy": {"exclude": ["*"]}})
+    assert (found.verdict, found.reasons) == (Verdict.INCONCLUSIVE, ("sqa.yml excludes every file of its kind",))
+
+
+@pytest.mark.parametrize("scope", ["file", "tree"])
+def test_a_finding_in_a_file_that_was_not_asked_about_is_no_pass(root: Path, scope: str) -> None:
+    def stray(look: Look) -> Report:
+        seen = find_bad(look)
+        more = [] if {"bad.txt", "good.txt"} & set(look.files) else [look.finding("other.py", 1, "bad-word", "!")]
+        return Report([*seen.findings, *more], seen.examined)
+
+    found = run(root, registered(inspect=stray, scope=scope))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "in none of the files that were examined: other.py" in found.reasons[0]
+
+
+def test_a_configuration_above_the_copies_is_said(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache" / "toy.cfg").parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache" / "toy.cfg").write_text("bad = no")
+    found = run(root)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "toy.cfg would decide too" in found.reasons[0]
+
+
+def test_a_changed_file_that_the_tool_leaves_out_is_no_obstacle(root: Path) -> None:
+    def partly(look: Look) -> Report:
+        seen = find_bad(look)
+        return Report(seen.findings, set(seen.examined) - {"two.txt"})
+
+    check = registered(inspect=partly, scope="tree")
+    assert run(root, check).verdict is Verdict.FAIL
+    assert run(root, check, frozenset({"two.txt"})).verdict is Verdict.NOT_APPLICABLE
 
 
 def test_a_huge_file_is_said_and_not_passed_over(root: Path) -> None:

@@ -13,14 +13,14 @@ from tests.acceptance.probes.site import python_on
 TIMEOUT = 5.0
 # Where hosts and services keep configuration, data and logs. Not what they unpack: layers of images, pods.
 DATA = ("/etc", "/home", "/root", "/srv", "/var/lib", "/var/log")
-PROGRAMS = ("/opt", "/usr/local")
+PROGRAMS = ("/opt", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin")
 UNPACKED = ("/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet/pods")
 
 # Runs on the host: prints {"seen": files looked at, "found": [[path, what], ...]}. Only what another user can really
 # reach counts: every folder above it lets others through.
 SECRETS = r"""
 import json, os, re, stat, sys
-LARGEST = 65536
+LARGEST = 1 << 20
 CONTENT = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|client-key-data:|\"auths\":|"
     rb"(?m:^[^#\s:]+:\$(?:2[aby]|5|6|y|apr1)\$)|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\.")
@@ -34,7 +34,10 @@ for root in roots:
             continue
         for name in names:
             path = os.path.join(folder, name)
-            state = os.lstat(path)
+            try:
+                state = os.lstat(path)
+            except FileNotFoundError:
+                continue
             if not stat.S_ISREG(state.st_mode):
                 continue
             seen += 1
@@ -42,7 +45,7 @@ for root in roots:
                 continue
             with open(path, "rb") as file:
                 match = CONTENT.search(file.read())
-            if match or (NAMED.search(name) and "/pam" not in folder):
+            if match or (NAMED.search(name) and not folder.startswith(("/etc/pam", "/var/lib/pam"))):
                 found.append([path, (match[0][:30].decode("ascii", "replace") if match else "named like a secret")])
 print(json.dumps({"seen": seen, "found": found}))
 """
@@ -57,9 +60,12 @@ for root in roots:
         if folder in unpacked:
             folders.clear()
             continue
-        for name in [*folders, *names]:
+        for name in [*folders, *names, *(["."] if folder == root else [])]:
             path = os.path.join(folder, name)
-            state = os.lstat(path)
+            try:
+                state = os.lstat(path)
+            except FileNotFoundError:
+                continue
             seen += 1
             folder_or_file = stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode)
             shared = stat.S_ISDIR(state.st_mode) and state.st_mode & stat.S_ISVTX
