@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -283,11 +284,11 @@ class Runner:
             self._prove(plan.registered, place)
             plan.take(part, self._examine(plan, part, place))
         except InconclusiveError as why:
-            plan.reasons.append(str(why))
+            plan.reasons.append(_without(place, str(why)))
         except DeepError as failed:
             plan.reasons.append(f"{failed}" + (f"; next: {failed.next_step}" if failed.next_step else ""))
         except Exception as broken:  # pylint: disable=broad-exception-caught # a defect of an adapter is no pass
-            plan.reasons.append(f"the check itself failed: {type(broken).__name__}: {broken}")
+            plan.reasons.append(_without(place, f"the check itself failed: {type(broken).__name__}: {broken}"))
         plan.seconds += time.monotonic() - began
         self.progress(plan.check.name, "ends")
 
@@ -373,6 +374,11 @@ class Runner:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as place:
             yield Path(place)
+
+
+def _without(place: Path, text: str) -> str:
+    """A text without the folders of copies, which are called otherwise in each run."""
+    return re.sub(rf"{re.escape(str(place))}/[^/\s]+/?", "", text)
 
 
 def _took(check: Check) -> str:

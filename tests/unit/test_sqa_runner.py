@@ -104,6 +104,12 @@ def test_a_tool_that_fails_is_no_pass(root: Path, program: tuple[str, ...], why:
     assert why in found.reasons[0]
 
 
+def test_a_reason_is_the_same_in_each_run_and_with_any_number_of_processes(tmp_path: Path) -> None:
+    root = write(tmp_path / "tree", **{f"f{number}": "x\n" for number in range(90)})
+    fails = after(lambda look: look.run("sh", "-c", f"echo {look.root}/one.txt is odd >&2; exit 3"))
+    assert run(root, registered(split=True, inspect=fails)).reasons == ("sh ended with 3: one.txt is odd",)
+
+
 def test_a_tool_that_runs_wild_is_stopped(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqa.check.LONGEST_OUTPUT", 1000)
     found = run(root, registered(inspect=after(lambda look: look.run("sh", "-c", "seq 1000; sleep 60"))))
