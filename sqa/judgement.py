@@ -235,7 +235,8 @@ def _judged(
     missing = [name for name in criterion.checks if name not in outcomes]
     named = [one for one in outcomes.values() if _concerns(one, criterion)]
     made = _by_checks(criterion, named, missing, accepted) if named or missing else None
-    if attested is not None and (made is None or made.verdict is Verdict.INCONCLUSIVE):
+    spoken = {one.verdict for one in named} & {Verdict.FAIL, Verdict.INCONCLUSIVE}
+    if attested is not None and not spoken and (made is None or made.verdict is Verdict.INCONCLUSIVE):
         made = _by_word(criterion, attested, today)
     if made is None:
         made = Judged(criterion, Verdict.INCONCLUSIVE, "nothing", "no check ran and nobody has attested it")

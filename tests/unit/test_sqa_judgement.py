@@ -125,10 +125,11 @@ def test_a_word_counts_until_its_last_day(expires: str, verdict: Verdict) -> Non
     assert of(judged(attested=word), BY_WORD).verdict is verdict
 
 
-def test_a_word_does_not_make_up_for_a_failure() -> None:
+def test_a_word_makes_up_for_a_check_that_there_is_not_and_for_no_other() -> None:
     word = Attestation.model_validate({**WORD, "criterion": BY_CHECK})
     assert of(judged(*secure(bandit=Verdict.FAIL), attested=word), BY_CHECK).verdict is Verdict.FAIL
-    assert of(judged(*secure(bandit=Verdict.INCONCLUSIVE), attested=word), BY_CHECK).verdict is Verdict.PASS
+    assert of(judged(*secure(bandit=Verdict.INCONCLUSIVE), attested=word), BY_CHECK).verdict is Verdict.INCONCLUSIVE
+    assert of(judged(*secure()[1:], attested=word), BY_CHECK).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
