@@ -10,11 +10,10 @@ from typing import Any, Literal
 from sqa.attestation import Attestation
 from sqa.model import NO_FILE, Finding, Outcome, Verdict
 from sqa.settings import Settings, Waiver
-from sqa.standard import Criterion, Standard
+from sqa.standard import BINDING, Criterion, Standard
 from sqa.tree import select
 
 Means = Literal["automated", "attested", "not_applicable", "nothing"]
-BINDING = ("MUST", "MUST NOT")
 BADGES = {
     "bronze": ("QC.Acc", "QC.Lic", "QC.Met", "QC.Doc"),
     "silver": ("QC.Sty", "QC.Sec", "QC.Ver"),

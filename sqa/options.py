@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sqa.check import InconclusiveError, Look
+from sqa.check import EVERY_CHECK_TAKES, InconclusiveError, Look
 
 STANDARDS = {"software": "QC.", "service": "SvcQC."}
-COMMON = ("exclude", "severity", "timeout")  # for every check; the runner obeys them
 
 
 class Options(BaseModel):
@@ -21,7 +20,9 @@ class Options(BaseModel):
 def taken[Taken: Options](look: Look, model: type[Taken]) -> Taken:
     """The check's own settings; raises ``InconclusiveError`` that names each one that is unknown or wrong."""
     try:
-        return model.model_validate({key: value for key, value in look.settings.items() if key not in COMMON})
+        return model.model_validate(
+            {key: value for key, value in look.settings.items() if key not in EVERY_CHECK_TAKES}
+        )
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
         raise InconclusiveError(f"sqa.yml: checks: {look.check}: {said}; next: correct it there") from wrong

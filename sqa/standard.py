@@ -56,6 +56,7 @@ Check = Literal[
 # The parser in C where there is one: the standards are long.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CHECKS: tuple[str, ...] = get_args(Check)
+BINDING = ("MUST", "MUST NOT")  # levels that hold a tree back
 LEVELS: tuple[str, ...] = get_args(Level)
 
 CriterionId = Annotated[str, Field(pattern=rf"^{ID.pattern}$")]

@@ -7,9 +7,10 @@ import xml.etree.ElementTree as ET  # nosec B405 # it writes, and reads nothing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqa.standard import BINDING
+
 # What XML 1.0 cannot hold, escaped or not.
 FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-BINDING = ("MUST", "MUST NOT")
 
 
 def render(document: Mapping[str, Any]) -> str:

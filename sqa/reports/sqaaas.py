@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqa.standard import BINDING
+
 MET = ("pass", "not_applicable")
 
 
@@ -31,7 +33,7 @@ def _family(criteria: Sequence[Mapping[str, Any]], document: Mapping[str, Any], 
     subcriteria = {one["id"]: _subcriterion(one, document, missing) for one in criteria}
     good = sum(one["valid"] for one in subcriteria.values())
     return {
-        "valid": bool(subcriteria) and all(_met(one) or not one["level"].startswith("MUST") for one in criteria),
+        "valid": bool(subcriteria) and all(_met(one) or one["level"] not in BINDING for one in criteria),
         "coverage": {
             "percentage": good * 100 // len(subcriteria) if subcriteria else 0,
             "total_subcriteria": len(subcriteria),
