@@ -25,7 +25,8 @@ plant() {
 
 remove() {
     systemctl stop planted-port planted-tls || true
-    if [ -e /root/planted.users ]; then mv /root/planted.users "$users"; fi
+    # Started again, or the next deployment would: the file is then older than the service once more.
+    if [ -e /root/planted.users ]; then mv /root/planted.users "$users" && systemctl restart docker-registry; fi
     rm -rf /etc/planted /usr/local/lib/planted /root/planted.* /etc/ssh/sshd_config.d/00-planted.conf
     systemctl reload ssh
 }
