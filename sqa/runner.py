@@ -122,9 +122,9 @@ class Plan:
         return tuple(sorted(set(self.check.related(self.tree, name)))) if self.check.related else ()
 
     def refuse_changes(self, names: Iterable[str]) -> None:
-        """Raise ``InconclusiveError`` where one of these files is not what it was when the run began."""
+        """Raise ``InconclusiveError`` where one of these files is not what it was when its key was made."""
         for name in names:
-            if self._named(name) != self.named.get(name, self._named(name)):
+            if name in self.named and self._named(name) != self.named[name]:
                 raise InconclusiveError(f"{name} was changed while it was looked at; run this again")
 
     def _named(self, name: str) -> bytes:
