@@ -15,7 +15,8 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from sqa.settings import Settings, Strict
+from sqa.settings import Settings
+from sqa.standard import Strict
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 

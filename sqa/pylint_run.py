@@ -11,7 +11,7 @@ from sqa import imports, interpreter
 from sqa.check import InconclusiveError, Look, Report
 
 DRIVER = Path(__file__).resolve().parent / "drivers" / "pylint_listing.py"
-BELONGINGS = (Path(__file__), Path(interpreter.__file__), DRIVER)
+BELONGINGS = (DRIVER,)
 CONFIGURATION = (
     "/pylintrc", "/.pylintrc", "/pylintrc.toml", "/.pylintrc.toml", "/pyproject.toml", "/setup.cfg", "/tox.ini",
 )  # fmt: skip

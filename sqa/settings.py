@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sqa import standard
+from sqa.standard import Strict
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 
@@ -19,12 +20,6 @@ LONGEST = datetime.timedelta(days=731)  # of a waiver: for longer, correct the c
 
 Reason = Annotated[str, Field(min_length=15, pattern=r"\S")]
 Role = Annotated[str, Field(min_length=3)]
-
-
-class Strict(BaseModel):
-    """A model that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Waiver(Strict):
@@ -67,8 +62,8 @@ class Settings(Strict):
     standards: tuple[str, ...] = ("software",)
     gate: Annotated[str, Field(pattern="^(none|bronze|silver|gold)$")] = "bronze"
     exclude: tuple[str, ...] = ()
-    checks: dict[str, dict[str, Any]] = {}
-    not_applicable: dict[str, Reason] = {}
+    checks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    not_applicable: dict[str, Reason] = Field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
     attestations: str = ".sqa/attestations"
     signers: str = ".sqa/signers"
