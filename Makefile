@@ -7,8 +7,9 @@ REPORTS := reports
 PYTEST := $(BIN)/pytest --junitxml=$(REPORTS)
 # What needs no test to have run; `make gate` knows the results.
 LINT := ansible-lint bandit duplicates mypy pylint ruff semgrep shellcheck yamllint
-# These look at the whole machine before and after; the other live tests raise testbeds beside each other.
-ALONE := tests/artifacts tests/nodes tests/e2e/test_testbed.py
+# What takes longest comes first, so that nothing long is left over for the end.
+LONGEST := tests/e2e/test_testbed.py
+LIVE := $(LONGEST) tests/molecule $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py)) tests/artifacts tests/sqa
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header
 
@@ -53,8 +54,8 @@ unit: ## Run the unit tests (minutes, no root, no Docker)
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
-	@$(PYTEST)/alone.xml $(ALONE)
-	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --durations 20 tests/molecule tests/e2e tests/sqa $(ALONE:%=--ignore=%)
+	@$(PYTEST)/alone.xml --durations 5 tests/nodes
+	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 $(LIVE)
 
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources

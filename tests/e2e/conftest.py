@@ -1,23 +1,31 @@
-"""Fixtures of the end-to-end tests."""
+"""A look at the machine before and after all tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.e2e.support import NAME, host_snapshot, run_deep
+from tests.e2e.support import host_snapshot
+
+BEFORE = pytest.StashKey[dict[str, object]]()
 
 
-@pytest.fixture(scope="session")
-def host_before() -> dict[str, object]:
-    """What of the machine a testbed may change while it is up."""
-    return host_snapshot()
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember how the machine is before any test; workers of pytest-xdist leave that to who started them."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[BEFORE] = host_snapshot()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def removed_afterwards() -> Iterator[None]:
-    """No testbed of an earlier, broken run; none left by this one."""
-    run_deep("testbed", "down", f"--name={NAME}")
-    yield
-    run_deep("testbed", "down", f"--name={NAME}")
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when the machine is not as it was: while testbeds are raised side by side no test can tell."""
+    before = session.config.stash.get(BEFORE, None)
+    if before is None:
+        return
+    left = {
+        what: (was, now)
+        for (what, was), now in zip(before.items(), host_snapshot().values(), strict=True)
+        if was != now
+    }
+    if left:
+        print(f"\nthe machine is not as it was before the tests (found before and after: {left})")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

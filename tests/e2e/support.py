@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 
 from testbed import limits, process, testbed
-from testbed.paths import state_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 DEEP = Path(sys.executable).with_name("deep")
@@ -76,21 +75,15 @@ def _family(pid: int) -> list[int]:
 
 
 def host_snapshot() -> dict[str, object]:
-    """Kernel settings, control groups, links, artefact servers and state: what a testbed changes on the machine."""
+    """Kernel settings, control groups, links, artefact servers and testbeds: what testbeds change on the machine."""
     running = [process.command(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
     return {
-        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/deep-{NAME}")),
+        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/deep-*")),
         "settings": {key: _read(limits.SYSCTL / key) for key in (*limits.NEEDED, *limits.WRITTEN_BY_NODES)},
         "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
         "servers": [words for words in running if "testbed.artifacts.serve" in words],
-        "state": state_dir(NAME).exists(),
+        "testbeds": sorted(testbed.everywhere()),
     }
-
-
-def left_behind(before: dict[str, object]) -> dict[str, object]:
-    """What is not as it was ``before``; what all testbeds of the machine share counts only where no other one is up."""
-    shared = {"settings", "links", "servers"} if set(testbed.everywhere()) - {NAME} else set()
-    return {key: now for key, now in host_snapshot().items() if now != before[key] and key not in shared}
 
 
 def _read(setting: Path) -> str:
