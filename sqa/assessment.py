@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sqa import attestation, gate, settings, standard
@@ -44,23 +43,29 @@ def assess(site: str, *, name: str | None = None, progress: Progress | None = No
     What is known of the site beforehand (waivers, what does not apply) is in ``.sqa.yml`` of its inventory.
     Raises ``DeepError`` for a site that is not there or cannot be reached.
     """
-    folder = sites.site_path(site)
-    repo = _repository(folder)
+    repo = repository(site)
     verdict = sites.verify(site, name=name, assess=True, quiet=quiet)
     of_code = gate.look(repo, [one for one in gate.wanted(repo) if one not in OF_A_SITE], progress=progress)
     judged = judge(
         [*outcomes(verdict), *of_code], repo.standards, repo.settings, today=gate.today(),
-        attestations=attestation.load(folder, repo.settings),
+        attestations=attestation.load(repo.place, repo.settings),
     )  # fmt: skip
     return Assessed(judged, repo, verdict)
 
 
-def _repository(folder: Path) -> gate.Repository:
-    """This repository, to be held against the service baseline with what is known of a site."""
+def repository(site: str) -> gate.Repository:
+    """This repository, to be held against the service baseline with what is known of a site.
+
+    Raises ``DeepError`` for a site that is not there.
+    """
+    folder = sites.site_path(site)
     found = gate.repository(repo_root())
     known = settings.load(folder, SETTINGS, Settings(standards=(STANDARD,), gate="none"))
     of_site = known.model_copy(update={"checks": found.settings.checks, "exclude": found.settings.exclude})
-    return replace(found, settings=of_site, standards={STANDARD: standard.load(STANDARD)})
+    return replace(
+        found, settings=of_site, standards={STANDARD: standard.load(STANDARD)}, further=tuple(OF_A_SITE),
+        place=attestation.Place(folder, found.tree, site), settings_file=folder / SETTINGS,
+    )  # fmt: skip
 
 
 def outcomes(verdict: Mapping[str, Any]) -> list[Outcome]:

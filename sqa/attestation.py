@@ -1,7 +1,8 @@
 """What people attest: one file per criterion with a statement and an expiry, signed with an SSH key.
 
 ``CRITERION.yml`` is the statement, ``CRITERION.yml.sig`` its signature as ``ssh-keygen -Y sign -n deep-sqa`` makes it,
-and who may sign stands in the repository's file of signers (ALLOWED SIGNERS in ssh-keygen(1)).
+and who may sign stands in the repository's file of signers (ALLOWED SIGNERS in ssh-keygen(1)). It is about one
+repository, known by its first commit, or about one site of it: copied into another it is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,51 +19,81 @@ from pydantic import Field, ValidationError
 
 from sqa.settings import Settings
 from sqa.standard import Strict
+from sqa.tree import Tree
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 
 NAMESPACE = "deep-sqa"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where attestations lie and what they are about: a repository, or one of its sites by its name."""
+
+    folder: Path
+    tree: Tree
+    site: str | None = None
+
+
 class Attestation(Strict):
-    """Somebody's word that a criterion is met: what was seen, by which signer, and until when it counts."""
+    """Somebody's word that a criterion is met: what was seen, by which signer, and until when it counts.
+
+    ``repository``: the first commit of the one that it is about. ``site``: its site, where it is about that alone.
+    """
 
     criterion: str
+    repository: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    site: str | None = None
     statement: Annotated[str, Field(min_length=30)]
     signer: Annotated[str, Field(pattern=r"^[^\s,*?!]+$")]
     date: datetime.date
     expires: datetime.date
 
 
-def load(root: Path, settings: Settings) -> dict[str, Attestation]:
-    """Every attestation of the repository by its criterion, each with a signature that holds.
+def load(place: Place, settings: Settings) -> dict[str, Attestation]:
+    """Every attestation of a repository or site by its criterion, each with a signature that holds.
 
-    Raises ``DeepError`` for one that is malformed, not signed, changed since, or signed by somebody who may not.
+    Raises ``DeepError`` for one that is malformed, about something else, not signed, changed since, or signed by
+    somebody who may not.
     """
     found = {}
-    for path in sorted((root / settings.attestations).glob("*.yml")):
+    for path in sorted((place.folder / settings.attestations).glob("*.yml")):
         one = _read(path)
         if path.stem != one.criterion:
             raise DeepError(f"{path}: is about another criterion", found=one.criterion, needed=path.stem)
-        _verify(path, one, root / settings.signers)
+        _refuse_foreign(path, one, place)
+        _verify(path, one, place.folder / settings.signers)
         found[one.criterion] = one
     return found
 
 
-def write(root: Path, settings: Settings, made: Attestation, key: Path) -> Path:
+def repository(place: Place) -> str:
+    """How attestations name the repository; raises ``DeepError`` where nobody knows which one it is."""
+    if not place.tree.first_commit:
+        raise DeepError(
+            "nobody can tell which repository an attestation is about",
+            found=f"{place.tree.root}: no checkout of git, no commit yet, or a shallow clone",
+            needed="its first commit", next_step="git fetch --unshallow, or commit first",
+        )  # fmt: skip
+    return place.tree.first_commit
+
+
+def write(place: Place, settings: Settings, made: Attestation, key: Path) -> Path:
     """Write and sign an attestation with the private ``key``; what was there stays where that fails.
 
     Raises ``DeepError`` where the key cannot sign or its owner may not.
     """
-    path = root / settings.attestations / f"{made.criterion}.yml"
-    text = yaml.safe_dump(made.model_dump(), sort_keys=False, allow_unicode=True, width=100, explicit_start=True)
+    path = place.folder / settings.attestations / f"{made.criterion}.yml"
+    signers = place.folder / settings.signers
+    said = made.model_dump(exclude_none=True)
+    text = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100, explicit_start=True)
     if not key.is_file():
         raise DeepError("no such key", found=str(key), next_step="ssh-keygen -t ed25519 -f FILE")
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / path.name
         draft.write_text(text, encoding="utf-8")
         _ssh_keygen(["-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(draft)], "the key does not sign", str(key))
-        _verify(draft, made, root / settings.signers)
+        _verify(draft, made, signers)
         write_atomic(_signature(path), _signature(draft).read_bytes())
     write_atomic(path, text)
     return path
@@ -72,6 +104,19 @@ def _read(path: Path) -> Attestation:
         return Attestation.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as wrong:
         raise DeepError(f"{path}: not an attestation: {wrong}", next_step="make it anew: deep sqa attest") from wrong
+
+
+def _refuse_foreign(path: Path, one: Attestation, place: Place) -> None:
+    """Raise ``DeepError`` for an attestation that was made for another repository or another site."""
+    for what, said, here in (
+        ("repository", one.repository, repository(place)),
+        ("site", one.site or "none: all of the repository", place.site or "none: all of the repository"),
+    ):
+        if said != here:
+            raise DeepError(
+                f"{path}: is about another {what}", found=said, needed=here,
+                next_step="remove it; what was seen here is attested anew: deep sqa attest",
+            )  # fmt: skip
 
 
 def _verify(path: Path, one: Attestation, signers: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sqa import attestation, baseline, registry, settings, standard
-from sqa.attestation import Attestation
+from sqa.attestation import Attestation, Place
 from sqa.judgement import BADGES, Judgement, judge, needs
 from sqa.model import Outcome
 from sqa.registry import Registered
@@ -41,13 +41,19 @@ not_applicable: {}
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository with all that decides on how it is judged."""
+    """A repository, or one of its sites, with all that decides on how it is judged.
+
+    ``place``: where attestations lie and what they are about. ``further``: names of checks that others run.
+    """
 
     root: Path
     settings: Settings
     tree: Tree
     standards: dict[str, Standard]
     checks: dict[str, Registered]
+    place: Place
+    settings_file: Path
+    further: tuple[str, ...] = ()
 
     @property
     def criteria(self) -> list[Criterion]:
@@ -89,7 +95,8 @@ def repository(start: Path, *, plugins: bool = True) -> Repository:
 
 def _repository(root: Path, found: Settings, checks: dict[str, Registered]) -> Repository:
     standards = {name: standard.load(name) for name in found.standards}
-    return Repository(root, found, Tree(root, found.exclude), standards, checks)
+    tree = Tree(root, found.exclude)
+    return Repository(root, found, tree, standards, checks, Place(root, tree), root / settings.NAME)
 
 
 def run(
@@ -117,7 +124,7 @@ def run(
         repo.standards,
         repo.settings,
         today=today(),
-        attestations=attestation.load(repo.root, repo.settings),
+        attestations=attestation.load(repo.place, repo.settings),
         baseline=baseline.load(repo.root / repo.settings.baseline),
         only=only,
         partial=bool(checks or changed),
@@ -140,13 +147,13 @@ def look(
 def waiver(repo: Repository, **fields: Any) -> Waiver:
     """Write a waiver that begins today; raises ``DeepError`` for one that is not whole or names what is not there."""
     if fields.get("check"):
-        _known([fields["check"]], set(repo.checks), "check")
+        _known([fields["check"]], {*repo.checks, *repo.further}, "check")
     try:
         made = Waiver(since=today(), **fields)
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'waiver'}: {one['msg']}" for one in wrong.errors())
         raise DeepError(f"not a waiver: {said}", next_step="deep sqa waive --help") from wrong
-    settings.add_waiver(repo.root, made)
+    settings.add_waiver(repo.settings_file, made, repo.settings)
     return made
 
 
@@ -155,12 +162,16 @@ def attest(repo: Repository, criterion: str, words: str, signer: str, expires: d
     _known([criterion], {one.id for one in repo.criteria}, "criterion")
     if expires < today():
         raise DeepError("an attestation that has expired", found=str(expires), needed=f"a day from {today()} on")
+    about = attestation.repository(repo.place)
     try:
-        made = Attestation(criterion=criterion, statement=words, signer=signer, date=today(), expires=expires)
+        made = Attestation(
+            criterion=criterion, repository=about, site=repo.place.site, statement=words, signer=signer, date=today(),
+            expires=expires,
+        )  # fmt: skip
     except ValidationError as wrong:
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
         raise DeepError(f"not an attestation: {said}", next_step="deep sqa attest --help") from wrong
-    return attestation.write(repo.root, repo.settings, made, key)
+    return attestation.write(repo.place, repo.settings, made, key)
 
 
 def begin(root: Path) -> Path:
@@ -236,6 +247,7 @@ def document(repo: Repository, judged: Judgement) -> dict[str, Any]:
         "repository": repo.root.name,
         "created": now().isoformat(),
         "revision": revision(repo.tree),
+        "first_commit": repo.tree.first_commit,
         "tree": digest(repo.tree),
         "standards": {
             name: {

@@ -99,16 +99,17 @@ class Settings(Strict):
         return self
 
 
-def add_waiver(root: Path, waiver: Waiver) -> None:
-    """Write a waiver into the repository's file, leaving everything else in it as it is.
+def add_waiver(path: Path, waiver: Waiver, known: Settings) -> None:
+    """Write a waiver into a file of settings, leaving everything else in it as it is.
 
+    Where there is none yet, one is begun with the standards and the gate of ``known``, those that count without it.
     Raises ``DeepError`` where the file would then be wrong; it is left as it was.
     """
     from ruamel.yaml import YAML  # a run need not wait for it
 
-    path = root / NAME
     editor = YAML()
-    before = path.read_text(encoding="utf-8") if path.is_file() else "---\n"
+    first = f"---\nstandards: [{', '.join(known.standards)}]\ngate: {known.gate}\n"
+    before = path.read_text(encoding="utf-8") if path.is_file() else first
     editor.width = 1000  # it folds no line of others
     editor.preserve_quotes = True
     editor.explicit_start = before.startswith("---")

@@ -31,6 +31,7 @@ from testbed.errors import CHECK_FAILED, DeepError
 PAYLOAD = "application/vnd.in-toto+json"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 KEY = "ssh-ed25519"
+FIRST_COMMIT = "firstCommit"
 
 
 def statement(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def statement(document: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": document["repository"], "digest": digest}],
+        "subject": [{"name": document["repository"], "digest": digest, **_annotated(document["first_commit"])}],
         "predicateType": PREDICATE,
         "predicate": {
             "result": "PASSED" if document["ok"] else "FAILED",
@@ -61,6 +62,16 @@ def statement(document: Mapping[str, Any]) -> dict[str, Any]:
             "waivers": [{"id": one["id"], "expires": one["expires"]} for one in document["waivers"]],
         },
     }
+
+
+def _annotated(first_commit: str) -> dict[str, Any]:
+    """What says of which repository the tree is: its folder can be called anything."""
+    return {"annotations": {FIRST_COMMIT: first_commit}} if first_commit else {}
+
+
+def of_repository(said: Mapping[str, Any]) -> str:
+    """The first commit of the repository that a statement is about, empty where it does not say."""
+    return str(said["subject"][0].get("annotations", {}).get(FIRST_COMMIT, ""))
 
 
 VERDICTS = ("pass", "inconclusive", "fail", "not_applicable")

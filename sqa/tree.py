@@ -36,6 +36,16 @@ class Tree:
         return (self.root / ".git").exists()
 
     @cached_property
+    def first_commit(self) -> str:
+        """The commit that its history begins with, which is the repository's own wherever it lies or is called.
+
+        Empty where nobody knows: no checkout of git, nothing committed yet, or a shallow clone.
+        """
+        if not self.versioned or self.git("rev-parse", "--is-shallow-repository").strip() == "true":
+            return ""
+        return self.git("rev-list", "--max-parents=0", "--first-parent", "HEAD", check=False).strip()
+
+    @cached_property
     def files(self) -> tuple[str, ...]:
         """Every file, sorted."""
         listed = self._listed()

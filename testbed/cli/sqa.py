@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sqa import assessment, attestation, baseline, gate, settings, standard, statement, tools
+from sqa import assessment, attestation, baseline, gate, standard, statement, tools
 from sqa.judgement import Judgement
 from sqa.model import Verdict
 from sqa.reports import FORMATS
-from testbed.cli.options import Json, SiteName, SiteTestbed
+from testbed.cli.options import Json, SiteName, SiteTestbed, complete_site
 from testbed.console import emit, err
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import write_atomic, write_json
@@ -27,6 +27,13 @@ app = typer.Typer(no_args_is_help=True)
 
 ATTESTATION = "sqa.intoto.json"
 
+OfSite = Annotated[
+    str | None,
+    typer.Option(
+        "--site", metavar="SITE", help="What is known of this site, a folder of inventories/, instead of a repository.",
+        autocompletion=complete_site,
+    ),
+]  # fmt: skip
 Root = Annotated[Path, typer.Option("--root", help="The repository, or a folder in it.", file_okay=False)]
 
 
@@ -161,10 +168,13 @@ def verify(
     repo = gate.repository(root, plugins=False)
     signer, said = statement.verify(_envelope(attestation_file), signers or repo.root / repo.settings.signers)
     digest = said["subject"][0]["digest"]
+    about, here = statement.of_repository(said), repo.tree.first_commit
+    own = not about or not here or about == here  # an archive of the tree has no history, the tree itself has to do
     same = digest["sha256"] == gate.digest(repo.tree)
     data = {
-        "ok": same and said["predicate"]["result"] == "PASSED",
+        "ok": own and same and said["predicate"]["result"] == "PASSED",
         "signer": signer,
+        "same_repository": own,
         "same_tree": same,
         "tree": digest["sha256"],
         "commit": digest.get("gitCommit"),
@@ -187,7 +197,7 @@ def explain(
     further = [one.check.name for one in repo.checks.values() if criterion.id in one.check.criteria]
     data = {**criterion.model_dump(), "family": criterion.family, "checks": [*criterion.checks, *further]}
     data["not_applicable"] = repo.settings.not_applicable.get(criterion.id)
-    data["attested"] = criterion.id in attestation.load(repo.root, repo.settings)
+    data["attested"] = criterion.id in attestation.load(repo.place, repo.settings)
     data["waivers"] = [one.id for one in repo.settings.waivers if one.criterion == criterion.id]
     emit(data, as_json, lambda _: _explained(data))
 
@@ -206,16 +216,17 @@ def waive(  # pylint: disable=too-many-positional-arguments  # they are options:
     ] = None,
     rule: Annotated[str | None, typer.Option(help="Only those of this rule.")] = None,
     path: Annotated[str | None, typer.Option(help="Only those in files that this pattern matches.")] = None,
+    site: OfSite = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
-    """Accept a defect or an unmet criterion for a time: writes it into sqa.yml."""
-    repo = gate.repository(root)
+    """Accept a defect or an unmet criterion for a time: writes it into sqa.yml, or into .sqa.yml of a site."""
+    repo = _of(site, root)
     made = gate.waiver(
         repo, id=name, reason=reason, owner=owner, expires=expires.date(), criterion=criterion, check=check, rule=rule,
         path=path,
     )  # fmt: skip
-    emit(made.model_dump(), as_json, lambda _: f"{repo.root / settings.NAME}: waiver {made.id} until {made.expires}")
+    emit(made.model_dump(), as_json, lambda _: f"{repo.settings_file}: waiver {made.id} until {made.expires}")
 
 
 @app.command()
@@ -225,11 +236,12 @@ def attest(
     signer: Annotated[str, typer.Option(help="Who says so, as the file of signers names them.")],
     key: Annotated[Path, typer.Option(help="Their SSH key.", dir_okay=False)],
     expires: Annotated[datetime.datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day on which it counts.")],
+    site: OfSite = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Say, signed and for a time, that a criterion is met that no machine can judge."""
-    repo = gate.repository(root, plugins=False)
+    repo = _of(site, root, plugins=False)
     path = gate.attest(repo, criterion, words, signer, expires.date(), key)
     emit({"file": str(path)}, as_json, lambda _: f"{path}\n{path}.sig")
 
@@ -294,6 +306,17 @@ def list_tools(
     )
 
 
+def _of(site: str | None, root: Path, *, plugins: bool = True) -> gate.Repository:
+    """The repository that is meant, or what is known of one of the sites that it deploys."""
+    if site is None:
+        return gate.repository(root, plugins=plugins)
+    if root != Path():
+        raise DeepError(
+            "--site is of this repository, --root of another", found=str(root), next_step="leave out --site or --root"
+        )
+    return assessment.repository(site)
+
+
 def _write(made: dict[str, Any], folder: Path) -> list[Path]:
     write_atomic(folder / ".gitignore", "*\n")  # a report is no part of the tree that it is about
     files = [folder / name for name, _ in FORMATS.values()]
@@ -313,6 +336,7 @@ def _envelope(path: Path) -> dict[str, Any]:
 
 def _verified(data: dict[str, Any]) -> str:
     about = "this tree" if data["same_tree"] else f"another tree (commit {data['commit']}, tree {data['tree'][:16]})"
+    about += "" if data["same_repository"] else " of another repository"
     waivers = f", {len(data['waivers'])} waivers" if data["waivers"] else ""
     said = f"{data['signer']} on {data['created']}: {data['result']}, badge {data['badge']}{waivers}, about {about}"
     return f"{'accepted' if data['ok'] else 'refused'}: {said}"

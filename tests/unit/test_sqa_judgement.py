@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from sqa import attestation, baseline, gate, settings, standard
-from sqa.attestation import Attestation
+from sqa.attestation import Attestation, Place
 from sqa.judgement import BADGES, Judged, Judgement, badge, judge
 from sqa.model import NO_FILE, Finding, Outcome, Verdict, fingerprinted
 from sqa.settings import Settings, Waiver
+from sqa.tree import Tree
 from testbed.errors import DeepError
 from tests.unit.sqa_toys import commit, write
 
@@ -121,15 +123,15 @@ def test_what_does_not_apply_says_why() -> None:
 
 @pytest.mark.parametrize(("expires", "verdict"), [("2026-03-01", Verdict.PASS), ("2026-02-28", Verdict.INCONCLUSIVE)])
 def test_a_word_counts_until_its_last_day(expires: str, verdict: Verdict) -> None:
-    word = Attestation.model_validate({**WORD, "expires": expires})
-    assert of(judged(attested=word), BY_WORD).verdict is verdict
+    said = Attestation.model_validate({**WORD, "expires": expires})
+    assert of(judged(attested=said), BY_WORD).verdict is verdict
 
 
 def test_a_word_makes_up_for_a_check_that_there_is_not_and_for_no_other() -> None:
-    word = Attestation.model_validate({**WORD, "criterion": BY_CHECK})
-    assert of(judged(*secure(bandit=Verdict.FAIL), attested=word), BY_CHECK).verdict is Verdict.FAIL
-    assert of(judged(*secure(bandit=Verdict.INCONCLUSIVE), attested=word), BY_CHECK).verdict is Verdict.INCONCLUSIVE
-    assert of(judged(*secure()[1:], attested=word), BY_CHECK).verdict is Verdict.PASS
+    said = Attestation.model_validate({**WORD, "criterion": BY_CHECK})
+    assert of(judged(*secure(bandit=Verdict.FAIL), attested=said), BY_CHECK).verdict is Verdict.FAIL
+    assert of(judged(*secure(bandit=Verdict.INCONCLUSIVE), attested=said), BY_CHECK).verdict is Verdict.INCONCLUSIVE
+    assert of(judged(*secure()[1:], attested=said), BY_CHECK).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -249,28 +251,37 @@ def test_a_baseline_is_kept_and_a_broken_one_is_not_taken_for_an_empty_one(tmp_p
 
 
 WORD = {
-    "criterion": BY_WORD, "statement": "The pages are published after each release, seen today.",
+    "criterion": BY_WORD, "repository": "0" * 40,
+    "statement": "The pages are published after each release, seen today.",
     "signer": "maintainers@example.org", "date": "2026-01-01", "expires": "2026-12-31",
 }  # fmt: skip
 
 
+def word(place: Place, **different: Any) -> Attestation:
+    """An attestation about the place."""
+    about = {"repository": attestation.repository(place), "site": place.site}
+    return Attestation.model_validate({**WORD, **about, **different})
+
+
 @pytest.fixture
-def signed(tmp_path: Path) -> tuple[Path, Path]:
+def signed(tmp_path: Path) -> tuple[Place, Path]:
     """A repository that knows one signer, and the signer's key."""
-    root = write(tmp_path / "tree")
+    root = write(tmp_path / "tree", one="x")
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     (root / ".sqa").mkdir()
     public = key.with_suffix(".pub").read_text()
     (root / ".sqa" / "signers").write_text(f'{WORD["signer"]} namespaces="deep-sqa" {public}')
-    return root, key
+    commit(root)
+    return Place(root, Tree(root)), key
 
 
-def test_a_signed_word_is_read_again(signed: tuple[Path, Path]) -> None:
-    root, key = signed
-    word = Attestation.model_validate(WORD)
-    path = attestation.write(root, Settings(), word, key)
-    assert attestation.load(root, Settings()) == {BY_WORD: word}
+def test_a_signed_word_is_read_again(signed: tuple[Place, Path]) -> None:
+    place, key = signed
+    path = attestation.write(place, Settings(), word(place), key)
+    commit(place.folder)
+    again = Place(place.folder, Tree(place.folder))
+    assert attestation.load(again, Settings()) == {BY_WORD: word(place)}
     assert path.name == "QC.Doc03.yml"
 
 
@@ -284,26 +295,65 @@ def test_a_signed_word_is_read_again(signed: tuple[Path, Path]) -> None:
         (lambda path: path.write_text("criterion: [x"), "not an attestation"),
     ],
 )
-def test_a_word_that_was_tampered_with_is_refused(signed: tuple[Path, Path], spoil: Any, why: str) -> None:
-    root, key = signed
-    spoil(attestation.write(root, Settings(), Attestation.model_validate(WORD), key))
+def test_a_word_that_was_tampered_with_is_refused(signed: tuple[Place, Path], spoil: Any, why: str) -> None:
+    place, key = signed
+    spoil(attestation.write(place, Settings(), word(place), key))
     with pytest.raises(DeepError, match=why):
-        attestation.load(root, Settings())
+        attestation.load(place, Settings())
 
 
-def test_who_is_no_signer_cannot_attest_and_leaves_what_was_there(signed: tuple[Path, Path], tmp_path: Path) -> None:
-    root, key = signed
-    attestation.write(root, Settings(), Attestation.model_validate(WORD), key)
+def test_a_word_that_was_copied_from_another_repository_is_refused(signed: tuple[Place, Path], tmp_path: Path) -> None:
+    """Also where the same people may sign in both, and the name is the same."""
+    place, key = signed
+    path = attestation.write(place, Settings(), word(place), key)
+    other = tmp_path / "other" / "tree"
+    shutil.copytree(place.folder / ".sqa", other / ".sqa")
+    commit(other)
+    with pytest.raises(DeepError, match="about another repository"):
+        attestation.load(Place(other, Tree(other)), Settings())
+    path.write_text(path.read_text().replace(place.tree.first_commit, Tree(other).first_commit))
+    shutil.copytree(place.folder / ".sqa", other / ".sqa", dirs_exist_ok=True)
+    with pytest.raises(DeepError, match="the signature does not hold"):
+        attestation.load(Place(other, Tree(other)), Settings())
+
+
+@pytest.mark.parametrize(("made", "read"), [("one", "two"), ("one", None), (None, "one")])
+def test_a_word_about_a_site_is_about_no_other(signed: tuple[Place, Path], made: str | None, read: str | None) -> None:
+    place, key = signed
+    here, there = (Place(place.folder, place.tree, site) for site in (made, read))
+    attestation.write(here, Settings(), word(here), key)
+    assert attestation.load(here, Settings())[BY_WORD].site == made
+    with pytest.raises(DeepError, match="about another site"):
+        attestation.load(there, Settings())
+
+
+def test_where_the_first_commit_is_not_there_no_word_counts(signed: tuple[Place, Path], tmp_path: Path) -> None:
+    place, key = signed
+    attestation.write(place, Settings(), word(place), key)
+    commit(place.folder)
+    whole, shallow = tmp_path / "whole", tmp_path / "shallow"
+    subprocess.run(["git", "clone", "-q", place.folder, whole], check=True)
+    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{place.folder}", shallow], check=True)
+    assert attestation.load(Place(whole, Tree(whole)), Settings())
+    for root in (shallow, write(tmp_path / "plain")):
+        shutil.copytree(place.folder / ".sqa", root / ".sqa", dirs_exist_ok=True)
+        with pytest.raises(DeepError, match="nobody can tell which repository"):
+            attestation.load(Place(root, Tree(root)), Settings())
+
+
+def test_who_is_no_signer_cannot_attest_and_leaves_what_was_there(signed: tuple[Place, Path], tmp_path: Path) -> None:
+    place, key = signed
+    attestation.write(place, Settings(), word(place), key)
     foreign = tmp_path / "foreign"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", foreign], check=True)
     with pytest.raises(DeepError, match="does not hold"):
-        attestation.write(root, Settings(), Attestation.model_validate({**WORD, "expires": "2030-01-01"}), foreign)
-    assert attestation.load(root, Settings()) == {BY_WORD: Attestation.model_validate(WORD)}
+        attestation.write(place, Settings(), word(place, expires="2030-01-01"), foreign)
+    assert attestation.load(place, Settings()) == {BY_WORD: word(place)}
     with pytest.raises(DeepError, match="no such key"):
-        attestation.write(root, Settings(), Attestation.model_validate(WORD), tmp_path / "missing")
-    (root / ".sqa" / "signers").unlink()
+        attestation.write(place, Settings(), word(place), tmp_path / "missing")
+    (place.folder / ".sqa" / "signers").unlink()
     with pytest.raises(DeepError, match="nobody may attest"):
-        attestation.write(root, Settings(), Attestation.model_validate(WORD), key)
+        attestation.write(place, Settings(), word(place), key)
 
 
 def test_the_same_tree_and_time_give_the_same_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

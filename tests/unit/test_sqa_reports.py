@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sqa import gate, settings, statement
+from sqa import assessment, attestation, gate, settings, statement
 from sqa.judgement import judge
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.reports import FORMATS
@@ -166,6 +167,7 @@ def test_a_signed_run_says_what_it_is_about(run: dict[str, Any], repo: gate.Repo
     who, said = statement.verify(envelope, repo.root / ".sqa" / "signers")
     assert who == "maintainers"
     assert said["subject"][0]["digest"] == {"sha256": run["tree"], "gitCommit": run["revision"]}
+    assert statement.of_repository(said) == repo.tree.first_commit != ""
     assert said["predicate"]["result"] == "FAILED"
     shown = subprocess.run(["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True).stdout
     assert envelope["signatures"][0]["keyid"] in shown
@@ -250,6 +252,11 @@ def test_the_command_accepts_the_tree_that_passed_and_refuses_others(
     file.write_text(json.dumps(statement.sign({**run, "ok": True, "tree": gate.digest(now.tree)}, key)))
     status, text = deep(now, "verify", str(file))
     assert (status, text.split(":")[0]) == (0, "accepted")
+    shutil.copytree(repo.root, tmp_path / "copy", ignore=lambda *_: [".git"])
+    assert deep(gate.repository(tmp_path / "copy"), "verify", str(file))[0] == 0  # an archive of this very tree
+    commit(tmp_path / "copy")
+    status, text = deep(gate.repository(tmp_path / "copy"), "verify", str(file))
+    assert (status, "this tree of another repository" in text) == (1, True)
     assert deep(now, "verify", str(tmp_path / "missing.json"))[0] == 2
 
 
@@ -329,6 +336,60 @@ def test_a_word_is_given_and_explained(repo: gate.Repository, key: Path) -> None
     assert "attested here" in deep(repo, "explain", "QC.Doc03")[1]
     with pytest.raises(DeepError, match="has expired"):
         deep(repo, *words, "--signer", "maintainers", "--expires", "2025-12-31")
+
+
+@pytest.fixture
+def sites(repo: gate.Repository, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The repository has two sites, of which the second is told nothing beforehand."""
+    folder = repo.root / "inventories"
+    for name in ("one", "two"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "hosts.yml").write_text("all: {}\n")
+    (folder / "one" / ".sqa.yml").write_text("---\n# known\nstandards: [service]\ngate: none\n")
+    monkeypatch.setattr("testbed.sites.repo_root", lambda: repo.root)
+    monkeypatch.setattr("sqa.assessment.repo_root", lambda: repo.root)
+    return folder
+
+
+@pytest.mark.parametrize("site", ["one", "two"])
+def test_a_waiver_of_a_site_is_written_beside_it(repo: gate.Repository, sites: Path, site: str) -> None:
+    before = (repo.root / "sqa.yml").read_text()
+    words = ["waive", "--site", site, "--id", "old-suite", "--check", "tls", "--reason", "replaced in the next release"]
+    words += ["--owner", "site admin", "--expires", "2026-05-01"]
+    assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
+    held = assessment.repository(site).settings
+    assert ([one.check for one in held.waivers], held.standards, held.gate) == (["tls"], ("service",), "none")
+    assert ("# known" in (sites / site / ".sqa.yml").read_text()) == (site == "one")
+    assert (repo.root / "sqa.yml").read_text() == before
+
+
+def test_a_word_about_a_site_lies_beside_it_and_counts_there_alone(
+    repo: gate.Repository, sites: Path, key: Path
+) -> None:
+    words = ["SvcQC.Sup01", "--statement", "The helpdesk answers within a day, seen today.", "--key", str(key)]
+    words = ["attest", "--site", "one", *words, "--signer", "maintainers", "--expires", "2026-12-31"]
+    with pytest.raises(DeepError, match="nobody may attest"):
+        CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    shutil.copytree(repo.root / ".sqa", sites / "one" / ".sqa")
+    assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
+    one = assessment.repository("one")
+    assert set(attestation.load(one.place, one.settings)) == {"SvcQC.Sup01"}
+    assert attestation.load(repo.place, repo.settings) == {}
+    shutil.copytree(sites / "one" / ".sqa", sites / "two" / ".sqa")
+    two = assessment.repository("two")
+    with pytest.raises(DeepError, match="about another site"):
+        attestation.load(two.place, two.settings)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"), [(["--site", "nowhere"], "no site nowhere"), (["--site", "one", "--root", "/"], "leave out")]
+)
+@pytest.mark.usefixtures("sites")
+def test_a_site_that_is_not_meant_is_refused(more: list[str], why: str) -> None:
+    words = ["waive", "--id", "w", "--check", "tls", "--reason", "replaced in the next release", "--owner", "admin"]
+    with pytest.raises(DeepError) as refused:
+        CliRunner().invoke(cli.app, [*words, "--expires", "2026-05-01", *more], catch_exceptions=False)
+    assert why in f"{refused.value} {refused.value.next_step}"
 
 
 def test_a_repository_begins_once(repo: gate.Repository, tmp_path: Path) -> None:
