@@ -35,14 +35,16 @@ class InconclusiveError(Exception):
 class Canary:
     """Two small trees by which an adapter shows that it works: file name to text.
 
-    In ``bad`` it has to find ``rule``, in ``good`` nothing, having looked at a file of each. ``prepare`` makes of the
-    folder what files alone are not (a history, permissions).
+    In ``bad`` it has to find ``rule``, having looked at the file, in ``good`` nothing, having looked at one. ``says``:
+    passages that messages of ``rule`` have to hold, for a check that finds it in more than one way. ``prepare`` makes
+    of the folder what files alone are not (a history, permissions).
     """
 
     rule: str
     bad: Mapping[str, str]
     good: Mapping[str, str]
     prepare: Callable[[Path], None] | None = None
+    says: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 from sqa import standard, tools
 from sqa.cache import Cache
-from sqa.check import Check, InconclusiveError, Look, Report
+from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.model import NO_FILE, SEVERITIES, Finding, Outcome, Verdict, fingerprinted
 from sqa.registry import Registered
 from sqa.settings import Settings
@@ -303,11 +303,7 @@ class Runner:
         if self.cache.get([key]):
             return
         canary = registered.check.canary
-        bad = self._sample(registered, canary.bad, place)
-        if canary.rule not in {one.rule for one in bad.findings}:
-            raise InconclusiveError(
-                f"it does not find {canary.rule} in the sample that has it: it finds nothing to rely on"
-            )
+        _require_found(canary, self._sample(registered, canary.bad, place))
         good = self._sample(registered, canary.good, place)
         first = next(iter(good.findings), None)
         if first is not None:
@@ -374,6 +370,20 @@ class Runner:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as place:
             yield Path(place)
+
+
+def _require_found(canary: Canary, bad: Report) -> None:
+    """Raise ``InconclusiveError`` where a check did not find the defect of its canary in a file that it looked at."""
+    found = [one for one in bad.findings if one.rule == canary.rule]
+    missing = next((text for text in canary.says if not any(text in one.message for one in found)), "")
+    if missing or not found:
+        what = f"{canary.rule} ({missing})" if missing else canary.rule
+        raise InconclusiveError(f"it does not find {what} in the sample that has it: it finds nothing to rely on")
+    examined = set(bad.examined)
+    if not any(one.path in examined if one.path else examined for one in found):
+        raise InconclusiveError(
+            f"it finds {canary.rule} in the sample that has it, but says that it looked at no such file"
+        )
 
 
 def _without(place: Path, text: str) -> str:

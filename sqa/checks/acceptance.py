@@ -25,10 +25,14 @@ def inspect(look: Look) -> Report:
     return junit.reported(look, junit.evident(look, own.reports, own.select))
 
 
-def _report(inner: str) -> str:
-    return f'<testsuite><testcase classname="site" name="answers">{inner}</testcase></testsuite>\n'
+def _report(*inner: str) -> str:
+    cases = "".join(
+        f'<testcase classname="site" name="test{number}">{one}</testcase>' for number, one in enumerate(inner)
+    )
+    return f"<testsuites><testsuite>{cases}</testsuite></testsuites>\n"
 
 
+SKIPPED = '<skipped message="no GPU"/>'
 CHECK = Check(
     name="acceptance",
     title="Acceptance tests of a deployment passed",
@@ -36,8 +40,12 @@ CHECK = Check(
     files=DEPLOYED,
     canary=Canary(
         "failed",
-        bad={"site.yml": "---\n", "reports/acceptance.xml": _report('<failure message="no answer"/>')},
-        good={"site.yml": "---\n", "reports/acceptance.xml": _report("")},
+        bad={
+            "site.yml": "---\n",
+            "reports/acceptance.xml": _report("", SKIPPED, '<failure message="no answer"/>', "<error>gone</error>"),
+        },
+        good={"site.yml": "---\n", "reports/acceptance.xml": _report("", SKIPPED)},
+        says=("site.test2: no answer", "site.test3: gone"),
     ),
     of_repository=True,
     seconds=1,

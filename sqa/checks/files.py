@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from sqa import metadata
+from sqa import metadata, spdx
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.contents import MARKUP, PAGE_FOLDERS, Contents, in_tests, words
 from sqa.options import Options, asked, taken
@@ -19,21 +19,6 @@ from sqa.tree import select
 Problem = tuple[str, str]  # file, or nothing, and what is wrong
 Rule = Callable[[Contents], Iterator[Problem]]
 
-# SPDX identifier to how people write it, words that its text has, and how many words there are at least.
-LICENCES: dict[str, tuple[str, tuple[str, ...], int]] = {
-    "Apache-2.0": (r"apache.*2", ("Apache License", "Version 2.0", "END OF TERMS AND CONDITIONS"), 1300),
-    "MIT": (r"^(the )?mit\b", ("Permission is hereby granted, free of charge", 'PROVIDED "AS IS"'), 130),
-    "BSD-3-Clause": (r"bsd.?3|new bsd", ("Redistribution and use in source", "Neither the name"), 170),
-    "BSD-2-Clause": (r"bsd.?2|simplified bsd", ("Redistribution and use in source", "AS IS"), 130),
-    "ISC": (r"^isc\b", ("Permission to use, copy, modify, and", "AS IS"), 90),
-    "AGPL-3.0": (r"agpl|affero", ("GNU AFFERO GENERAL PUBLIC LICENSE", "END OF TERMS AND CONDITIONS"), 4500),
-    "LGPL-3.0": (r"lgpl.*3", ("GNU LESSER GENERAL PUBLIC LICENSE", "Version 3"), 800),
-    "LGPL-2.1": (r"lgpl.*2", ("GNU LESSER GENERAL PUBLIC LICENSE", "Version 2.1"), 3500),
-    "GPL-3.0": (r"gpl.*3", ("GNU GENERAL PUBLIC LICENSE", "Version 3", "END OF TERMS AND CONDITIONS"), 4500),
-    "GPL-2.0": (r"gpl.*2", ("GNU GENERAL PUBLIC LICENSE", "Version 2", "END OF TERMS AND CONDITIONS"), 2300),
-    "MPL-2.0": (r"mpl.*2|mozilla.*2", ("Mozilla Public License Version 2.0", "Exhibit A"), 2000),
-    "EUPL-1.2": (r"eupl", ("European Union Public Licen", "1.2"), 1800),
-}
 CITATIONS = {"CITATION.cff": metadata.citation, "codemeta.json": metadata.codemeta}
 WORD_PROCESSORS = {".doc", ".docx", ".odt", ".rtf", ".pages"}
 LINTERS = (
@@ -88,7 +73,7 @@ def request_template(repo: Contents) -> Iterator[Problem]:
 
 def declared_licence(repo: Contents) -> Iterator[Problem]:
     """One licence is declared."""
-    declared = {one.path: _spdx(one.licence) for one in repo.metadata if one.licence}
+    declared = {one.path: spdx.identifier(one.licence) for one in repo.metadata if one.licence}
     if not declared:
         yield "", "no metadata file declares the licence (such as pyproject.toml, galaxy.yml, meta/main.yml)"
         return
@@ -101,11 +86,11 @@ def declared_licence(repo: Contents) -> Iterator[Problem]:
 def licence_text(repo: Contents) -> Iterator[Problem]:
     """The licence that is declared is at the root, whole."""
     yield from whole_licence(repo)
-    found = next((name for name in _licence_files(repo) if _identified(repo.text(name))), "")
-    declared = {_spdx(one.licence) for one in repo.metadata if one.licence}
-    text = _identified(repo.text(found))
+    found = next((name for name in _licence_files(repo) if spdx.recognise(repo.text(name))), "")
+    declared = {spdx.identifier(one.licence) for one in repo.metadata if one.licence}
+    text = spdx.recognise(repo.text(found))
     # A sum of licences, or one without a text here to compare with, is for the check of licences.
-    if text and len(declared) == 1 and declared <= set(LICENCES) and text not in declared:
+    if text and len(declared) == 1 and declared <= set(spdx.LICENCES) and text not in declared:
         yield found, f"is the text of {text}, but the metadata name {', '.join(declared)}"
 
 
@@ -114,7 +99,7 @@ def whole_licence(repo: Contents) -> Iterator[Problem]:
     found = _licence_files(repo)
     if not found:
         yield "", "there is no LICENSE or COPYING at the root"
-    elif not any(_identified(repo.text(name)) or _unknown_but_long(repo, name) for name in found):
+    elif not any(spdx.recognise(repo.text(name)) or _unknown_but_long(repo, name) for name in found):
         yield found[0], "does not hold the whole text of a licence"
 
 
@@ -343,23 +328,9 @@ def _licence_files(repo: Contents) -> list[str]:
     return [name for name in repo.look.files if re.match(r"^(LICEN[SC]E|COPYING)([.-][\w.-]+)?$", name, re.IGNORECASE)]
 
 
-def _spdx(written: str) -> str:
-    """The identifier of a licence as people write it; as it is where it is none of those known here."""
-    return next((name for name, (way, _, _) in LICENCES.items() if re.search(way, written, re.IGNORECASE)), written)
-
-
-def _identified(text: str) -> str:
-    """The licence of which a text is the whole."""
-    flat = " ".join(text.split())
-    for name, (_, phrases, least) in LICENCES.items():
-        if all(phrase in flat for phrase in phrases) and words(text) >= least:
-            return name
-    return ""
-
-
 def _unknown_but_long(repo: Contents, name: str) -> bool:
-    declared = {_spdx(one.licence) for one in repo.metadata if one.licence}
-    return not declared & set(LICENCES) and words(repo.text(name)) >= 90
+    declared = {spdx.identifier(one.licence) for one in repo.metadata if one.licence}
+    return not declared & set(spdx.LICENCES) and words(repo.text(name)) >= 90
 
 
 def _indices(repo: Contents) -> tuple[str, ...]:
@@ -390,25 +361,8 @@ def inspect(look: Look) -> Report:
     return Report(found, look.files, {"files read": len(repo.texts), "rules": len(rules)}, rules)
 
 
-MIT = """MIT License
-
-Copyright (c) the sample maintainers
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-"""
 SAMPLE = {
-    "LICENSE": MIT,
+    "LICENSE": spdx.MIT,
     "README.md": """# Sample
 
 A sample counts the words of a text and says which of them comes most often, in any language that has words.

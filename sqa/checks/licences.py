@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from sqa import interpreter, spdx
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.model import Finding
 from sqa.tree import Tree
@@ -26,22 +26,6 @@ TEXTS = ("/LICENSE*", "/LICENCE*", "/COPYING*")
 PAGE_TEXTS = ("/docs/LICENSE*", "/docs/LICENCE*", "/doc/LICENSE*")
 METADATA = ("/pyproject.toml", "/galaxy.yml", "/CITATION.cff", "/package.json")
 REUSE = ("/REUSE.toml", "/LICENSES/*")
-# By SPDX identifier: passages of the text, the last ones near its end, so that a part of it is not taken for it.
-PASSAGES = {
-    "Apache-2.0": ("apache license version 2.0, january 2004", "end of terms and conditions"),
-    "MIT": ("permission is hereby granted, free of charge, to any person", 'the software is provided "as is"'),
-    "BSD-3-Clause": ("redistributions in binary form", "neither the name of", "possibility of such damage"),
-    "BSD-2-Clause": ("redistributions in binary form", "possibility of such damage"),
-    "ISC": ("permission to use, copy, modify, and/or distribute this software", "the author disclaims all warranties"),
-    "MPL-2.0": ("mozilla public license version 2.0", "incompatible with secondary licenses"),
-    "EPL-2.0": ("eclipse public license - v 2.0", "secondary licenses"),
-    "EUPL-1.2": ("european union public licence v. 1.2", "appendix"),
-    "AGPL-3.0": ("gnu affero general public license version 3", "end of terms and conditions"),
-    "LGPL-3.0": ("gnu lesser general public license version 3", "permanent authorization for you to choose"),
-    "LGPL-2.1": ("gnu lesser general public license version 2.1", "end of terms and conditions"),
-    "GPL-3.0": ("gnu general public license version 3", "end of terms and conditions"),
-    "GPL-2.0": ("gnu general public license version 2", "end of terms and conditions"),
-}
 OF_PAGES = re.compile(
     r"creative commons (?:legal code|attribution)|gnu free documentation license|\bcc-by", re.IGNORECASE
 )
@@ -58,7 +42,7 @@ NOTHING = {"UNKNOWN", "", "DFSG approved", "OSI Approved"}
 def inspect(look: Look) -> Report:
     """Judge the licence of the software, and the licences of what it is put together with."""
     texts = look.tree.matching(TEXTS)
-    recognised = {name: recognise(look.text(name)) for name in texts if name in look.files}
+    recognised = {name: spdx.recognise(look.text(name)) for name in texts if name in look.files}
     declared = dict(_declared(look))
     findings = list(_of_software(look, recognised, declared))
     rules = {OPEN, APPROVED, POPULAR}
@@ -79,17 +63,11 @@ def inspect(look: Look) -> Report:
     return Report(findings, examined, work, rules)
 
 
-def recognise(text: str) -> str | None:
-    """The SPDX identifier of the licence whose text this is; nothing where it is no known one, or not whole."""
-    words = " ".join(re.sub(r"[^\w\s\"',.\-]", " ", text.replace("\u201c", '"').replace("\u201d", '"')).lower().split())
-    return next((name for name, parts in PASSAGES.items() if all(part in words for part in parts)), None)
-
-
-def _of_software(look: Look, recognised: Mapping[str, str | None], declared: Mapping[str, str]) -> Iterator[Finding]:
-    name, found = next(iter(recognised.items()), ("", None))
+def _of_software(look: Look, recognised: Mapping[str, str], declared: Mapping[str, str]) -> Iterator[Finding]:
+    name, found = next(iter(recognised.items()), ("", ""))
     if not name:
         yield look.finding("", 0, OPEN, "There is no licence text at the root; add the file LICENSE")
-    elif found is None:
+    elif not found:
         yield look.finding(name, 0, OPEN, "Its text is none of a known licence, or not the whole of it")
     if not declared:
         yield look.finding(name, 0, OPEN, "No metadata of the package names the licence; declare it")
@@ -155,15 +133,12 @@ def _reuse(look: Look) -> tuple[list[Finding], set[str]]:
 
 
 def _packages(look: Look) -> list[dict[str, str]]:
-    named = look.settings.get("python")
-    if not named:
+    python = interpreter.program(look.tree.root, look.settings)
+    if python is None:
         return []
-    python = look.tree.root / named
-    if not python.is_file():
-        raise InconclusiveError(f"sqa.yml: checks.licences.python: {named} is not there; make the environment")
     said = look.run("pip-licenses", f"--python={python}", "--from=all", "--format=json", "--order=name").json()
     if not said:
-        raise InconclusiveError(f"{named} has no packages, so no licence was looked at")
+        raise InconclusiveError(f"{look.settings['python']} has no packages, so no licence was looked at")
     found: list[dict[str, str]] = said
     return found
 
@@ -187,19 +162,14 @@ def _matches(licence: str, patterns: Any) -> bool:
     return any(fnmatch.fnmatchcase(licence, str(pattern)) for pattern in patterns)
 
 
-def _environment(tree: Tree, settings: Mapping[str, Any]) -> str:
-    """The packages that the environment holds."""
-    named = settings.get("python")
-    if not named:
-        return ""
-    folders = sorted((tree.root / named).parent.parent.glob("lib/python3*/site-packages"))
-    return "\n".join(sorted(name for folder in folders for name in os.listdir(folder) if name.endswith("-info")))  # noqa: PTH208 # quick
-
-
 def _selects(tree: Tree, _name: str) -> bool:
     return _follows_reuse(tree)
 
 
+# It follows REUSE, so that both readers have something to find.
+MARKS = "# SPDX-" + "FileCopyrightText: the sample maintainers\n# SPDX-" + "License-Identifier: MIT\n"
+PROJECT = MARKS + '[project]\nname = "sample"\nlicense = "{}"\n'
+SAMPLE = {"LICENSE": spdx.MIT, "LICENSES/MIT.txt": spdx.MIT}
 CHECK = Check(
     name="licences",
     title="Licences of the software and of what it depends on",
@@ -207,16 +177,13 @@ CHECK = Check(
     files=(*TEXTS, *PAGE_TEXTS, *METADATA),
     canary=Canary(
         OPEN,
-        bad={"LICENSE": "All rights reserved.\n", "pyproject.toml": '[project]\nname = "x"\n'},
-        good={
-            "LICENSE": "Permission is hereby granted, free of charge, to any person\n"
-            'THE SOFTWARE IS PROVIDED "AS IS"\n',
-            "pyproject.toml": '[project]\nname = "x"\nlicense = "MIT"\n',
-        },
+        bad={**SAMPLE, "pyproject.toml": PROJECT.format("Apache-2.0"), "code.py": "COUNT = 1\n"},
+        good={**SAMPLE, "pyproject.toml": PROJECT.format("MIT"), "code.py": f"{MARKS}COUNT = 1\n"},
+        says=("It says Apache-2.0, but LICENSE is the text of MIT", "REUSE: missing licensing info"),
     ),
     tool="licences",
     selects=_selects,
-    environment=_environment,
-    takes={"python": str, "allowed": list, "denied": list, "known": dict},
+    environment=interpreter.installed,
+    takes={**interpreter.TAKES, "allowed": list, "denied": list, "known": dict},
     seconds=5,
 )

@@ -39,9 +39,9 @@ CHECK = Check(
     inspect=inspect,
     files=requirements.FILES,
     canary=Canary(
-        "not-pinned",
-        bad={"requirements.txt": "requests>=2\n"},
-        good={"requirements.txt": "requests==2.32.0\n"},
+        "not-listed",  # the tool passes over a version that is none, so that its bill lacks what is pinned
+        bad={"requirements.txt": "requests==2.32.0\nsample===not.a.version\n"},
+        good={"requirements.txt": "requests==2.32.0\nSix == 1.16.0 ; python_version > '3'\n"},
     ),
     tool=sbom.TOOL,
     scope="file",

@@ -14,9 +14,14 @@ from typing import Any
 
 import pytest
 
-from sqa import sbom
+from sqa import registry, sbom
+from sqa.cache import Cache
 from sqa.checks.world_writable import lets_anybody_write
 from sqa.model import Verdict
+from sqa.runner import Runner
+from sqa.settings import Settings
+from sqa.spdx import MIT
+from sqa.tree import Tree
 from tests.sqa.real_checks import places, run, write
 
 TOKEN = "ghp" + "_R7kQ2mZx9LwT4vNb8YcJ1sHd6FgUe3PaKi5o"
@@ -160,7 +165,32 @@ def test_the_bill_of_a_release_is_the_same_each_time(tmp_path: Path) -> None:
     assert str(tmp_path) not in texts[0].decode()
 
 
-MIT = 'Permission is hereby granted, free of charge, to any person\nTHE SOFTWARE IS PROVIDED "AS IS"\n'
+@pytest.mark.parametrize(
+    ("name", "reader", "blind", "why"),
+    [
+        ("sbom", "sqa.sbom.components", lambda text: KnowsAll(), "does not find not-listed"),
+        ("licences", "sqa.checks.licences._reuse", lambda look: ([], set(look.files)), "does not find QC.Lic01 (REUSE"),
+        ("licences", "sqa.spdx.recognise", lambda text: "Apache-2.0", "does not find QC.Lic01 (It says Apache-2.0"),
+    ],
+)
+def test_a_canary_tells_that_a_reader_is_blind(  # pylint: disable=too-many-positional-arguments # each is one part
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reader: str, blind: Any, why: str
+) -> None:
+    check = registry.load()[name]
+    root = write(tmp_path / "tree", check.check.canary.good)
+    monkeypatch.setattr(reader, blind)
+    found = Runner(Tree(root), Settings(), jobs=1, cache=Cache(tmp_path / "results.db")).run([check])[0]
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert why in found.reasons[0]
+
+
+class KnowsAll:
+    """A bill that lists whatever is asked for."""
+
+    def __contains__(self, pin: object) -> bool:
+        return True
+
+
 PROJECT = '[project]\nname = "x"\nlicense = "{}"\n'
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sqa import standard
+from sqa import spdx, standard
 from sqa.checks import files as files_check
 from sqa.checks import git_history
 from sqa.model import Outcome, Verdict
@@ -403,3 +403,21 @@ class TestCoverage:
         commit(tmp_path / "tree", "Begin")
         found = self.run(tmp_path, cobertura({"a.py": [1, 1]}), "diff-cover", base="nothing")
         assert "no common history with nothing" in found.reasons[0]
+
+
+COMMON = Path("/usr/share/common-licenses")
+
+
+@pytest.mark.skipif(not COMMON.is_dir(), reason="no texts of licences: Debian's package base-files")
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Apache-2.0", "Apache-2.0"), ("GPL-2", "GPL-2.0"), ("GPL-3", "GPL-3.0"), ("LGPL-2.1", "LGPL-2.1"),
+        ("LGPL-3", "LGPL-3.0"), ("MPL-2.0", "MPL-2.0"), ("GFDL-1.3", ""), ("MPL-1.1", ""),
+    ],
+)  # fmt: skip
+def test_the_whole_text_of_a_licence_is_known_and_a_part_of_it_is_not(file: str, name: str) -> None:
+    text = (COMMON / file).read_text(encoding="utf-8", errors="replace")
+    assert spdx.recognise(text) == name
+    assert spdx.recognise(text[: len(text) * 2 // 3]) == ""
+    assert spdx.recognise(f"{spdx.MIT}{text[:200]}") == "MIT"

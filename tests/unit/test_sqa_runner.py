@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sqa import tools
+from sqa import junit, registry, tools
 from sqa.cache import Cache
 from sqa.check import InconclusiveError, Look, Report
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
@@ -64,14 +65,48 @@ def test_who_looked_at_nothing_does_not_pass(root: Path) -> None:
     ("inspect", "why"),
     [
         (lambda look: Report([], look.files), "does not find bad-word"),
-        (lambda look: Report([look.finding("good.txt", 1, "bad-word", "!")], look.files), "in the sample that has no"),
-        (lambda look: Report(find_bad(look).findings, ()), "looked at no file"),
+        (lambda look: Report([look.finding(look.files[0], 1, "bad-word", "!")], look.files), "in the sample that has no"),
+        (lambda look: Report(find_bad(look).findings, ()), "looked at no such file"),
+        (lambda look: Report(find_bad(look).findings, set(look.files) - {"bad.txt"}), "looked at no such file"),
+        (lambda look: Report([look.finding("", 0, "bad-word", "!")] * ("bad.txt" in look.files)), "looked at no such"),
+        (lambda look: Report(find_bad(look).findings, set(look.files) - {"good.txt"}), "looked at no file"),
     ],
 )  # fmt: skip
 def test_who_does_not_find_its_canary_says_nothing_about_the_tree(root: Path, inspect: Any, why: str) -> None:
     found = run(root, registered(inspect=inspect))
     assert found.verdict is Verdict.INCONCLUSIVE
     assert why in found.reasons[0]
+
+
+def test_a_canary_with_several_defects_is_found_with_each_of_them(root: Path) -> None:
+    canary = replace(CHECK.canary, bad={"bad.txt": "BAD one\nBAD two\n"}, says=("says BAD one", "says BAD two"))
+    assert run(root, registered(canary=canary)).verdict is Verdict.FAIL
+
+    def first(look: Look) -> Report:
+        seen = find_bad(look)
+        return Report(list(seen.findings)[:1], seen.examined)
+
+    found = run(root, registered("2", canary=canary, inspect=first))
+    assert found.reasons == (
+        "it does not find bad-word (says BAD two) in the sample that has it: it finds nothing to rely on",
+    )
+
+
+@pytest.mark.parametrize("state", ["failure", "error"])
+def test_the_canary_of_acceptance_tells_that_its_reader_is_blind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    root = tmp_path / "tree"
+    (root / "reports").mkdir(parents=True)
+    (root / "site.yml").write_text("---\n")
+    (root / "reports" / "acceptance.xml").write_text('<testsuites><testcase name="a"/></testsuites>')
+    assert run(root, registry.load()["acceptance"]).verdict is Verdict.PASS
+    seeing = junit._case
+    monkeypatch.setattr(
+        junit, "_case", lambda one: junit.Case("a", "passed") if one.find(state) is not None else seeing(one)
+    )
+    found = run(root, replace(registry.load()["acceptance"], digest="another"))
+    assert "it does not find failed (site.test" in found.reasons[0]
 
 
 def test_a_canary_is_asked_once_for_each_version_of_a_check(root: Path) -> None:
