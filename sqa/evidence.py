@@ -77,7 +77,7 @@ def read_xml(evidence: Evidence) -> ElementTree.Element:
 
 def moment(written: str | None) -> float | None:
     """Seconds since 1970 of a time as reports write it (ISO 8601, or milliseconds), nothing where there is none."""
-    if not written:
+    if not written or written == "0":  # what knows no time writes none, or 0
         return None
     if written.isdecimal():
         return int(written) / (1000 if len(written) > 11 else 1)

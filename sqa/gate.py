@@ -221,7 +221,7 @@ def today() -> datetime.date:
 def digest(tree: Tree) -> str:
     """SHA-256 over every file's name, mode and content and every link's target: what a verdict is about.
 
-    What no check looks at counts too.
+    What no check looks at counts too, and of a submodule the commit that it is at by the index.
     """
     total = hashlib.sha256()
     whole = Tree(tree.root)
@@ -230,6 +230,9 @@ def digest(tree: Tree) -> str:
         total.update(f"{tree.digest(name)} {mode:o} {name}\n".encode("utf-8", "surrogateescape"))
     for name in whole.links:
         total.update(f"{(tree.root / name).readlink()} < {name}\n".encode("utf-8", "surrogateescape"))
+    for name in whole.nested:
+        staged = whole.git("--literal-pathspecs", "ls-files", "--stage", "--", name)
+        total.update(f"{staged.partition(chr(9))[0]} @ {name}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 

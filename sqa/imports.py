@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from sqa import scripts
 from sqa.cache import Cache
 from sqa.tree import Tree
 
@@ -33,7 +34,7 @@ class Imports:
             start = self._start(name)
             if start != PurePosixPath():
                 self._elsewhere.setdefault(_dotted(PurePosixPath(name).relative_to(start)), []).append(name)
-        self._named = self._read()
+        self._named = self._read([*self._files, *(name for name in tree.files if scripts.is_python(tree, name))])
         self._direct: dict[str, frozenset[str]] = {}
         self._closures: dict[str, frozenset[str]] = {}
 
@@ -84,9 +85,9 @@ class Imports:
         inits = {f"{folder}/__init__.py" for folder in PurePosixPath(name).parents}
         return inits & self._present
 
-    def _read(self) -> dict[str, list[str]]:
-        """By file: the names that it imports."""
-        keys = {name: f"imports {FORMAT} {self._tree.digest(name)}" for name in self._files}
+    def _read(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """By file, a module or a script, which nobody imports: the names that it imports."""
+        keys = {name: f"imports {FORMAT} {self._tree.digest(name)}" for name in names}
         cache = Cache()
         known = cache.get(set(keys.values()))
         new = {key: named(self._text(name)) for name, key in keys.items() if key not in known}

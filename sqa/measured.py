@@ -30,7 +30,10 @@ def read(look: Look, name: str) -> Measured:
     """The report ``name``; raises ``InconclusiveError`` where it is none, older than a file, or of another tree."""
     found = evidence.find(look, name)
     text = evidence.read_text(found)
-    raw = _cobertura(found) if text.lstrip().startswith("<") else _lcov(found, text)
+    if text.lstrip().startswith("<"):
+        raw, found = _cobertura(found)
+    else:
+        raw = _lcov(found, text)
     known = set(look.files)
     mine: dict[str, dict[int, int]] = defaultdict(dict)
     foreign = 0
@@ -79,7 +82,8 @@ def unmeasured(look: Look, measured: Measured) -> list[str]:
 Raw = list[tuple[tuple[str, ...], dict[int, int]]]
 
 
-def _cobertura(found: evidence.Evidence) -> Raw:
+def _cobertura(found: evidence.Evidence) -> tuple[Raw, evidence.Evidence]:
+    """Its entries, and the report with the time that it says itself, which a copy of the file keeps."""
     root = evidence.read_xml(found)
     if root.tag != "coverage":
         raise InconclusiveError(f"{found.name} is no report of coverage (found: <{root.tag}>, needed: <coverage>)")
@@ -94,7 +98,7 @@ def _cobertura(found: evidence.Evidence) -> Raw:
         raise InconclusiveError(
             f"{found.name}: a class or a line is not as Cobertura writes it: {broken!r}"
         ) from broken
-    return raw
+    return raw, found.since(evidence.moment(root.get("timestamp")))
 
 
 def _lcov(found: evidence.Evidence, text: str) -> Raw:

@@ -27,7 +27,7 @@ from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.model import NO_FILE, SEVERITIES, Finding, Outcome, Verdict, fingerprinted
 from sqa.registry import Registered
 from sqa.settings import Settings
-from sqa.tree import Tree
+from sqa.tree import Tree, select
 from testbed.errors import DeepError
 from testbed.paths import cache_dir
 
@@ -245,7 +245,12 @@ class Runner:
             plan.own = {}
             plan.reasons.append(str(why))
             return
-        if not plan.restricted:
+        plan.reasons += [
+            f"{name} is a repository of its own: nothing in it was looked at; run this there, and exclude it in sqa.yml"
+            for name in self.tree.nested
+            if not select([f"{name}/"], plan.own.get("exclude", ()))
+        ]
+        if not plan.restricted or plan.reasons:
             return
         plan.reasons += _obstacles(self.tree, (*plan.selected, *plan.beside), self.settings.largest_file)
         if plan.reasons:

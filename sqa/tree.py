@@ -48,9 +48,16 @@ class Tree:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """Every file, sorted."""
-        listed = self._listed()
+        listed = self._listed
         dropped = set(select(listed, self.exclude)) if self.exclude else set()
         return tuple(sorted(name for name in set(listed) - dropped if self._regular(name)))
+
+    @cached_property
+    def nested(self) -> tuple[str, ...]:
+        """Folders that are repositories of their own, submodules and others: none of their files is in the tree."""
+        others = set(self._listed) - set(self.files) - set(self.links)
+        found = sorted(name.rstrip("/") for name in others if (self.root / name).is_dir())
+        return tuple(name for name in found if not select([f"{name}/"], self.exclude))
 
     @cached_property
     def _matched(self) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -60,7 +67,7 @@ class Tree:
     @cached_property
     def links(self) -> tuple[str, ...]:
         """Every symbolic link, sorted."""
-        return tuple(sorted(name for name in set(self._listed()) if (self.root / name).is_symlink()))
+        return tuple(sorted(name for name in set(self._listed) if (self.root / name).is_symlink()))
 
     def matching(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """The files that a pattern selects and none of ``exclude`` does; patterns are those of .gitignore."""
@@ -107,6 +114,7 @@ class Tree:
             raise DeepError(f"git {arguments[0]} failed in {self.root}", found=os.fsdecode(done.stderr).strip()[-300:])
         return os.fsdecode(done.stdout) if not done.returncode else ""
 
+    @cached_property
     def _listed(self) -> list[str]:
         if self.versioned:
             return [*filter(None, self.git("ls-files", "-z").split("\0")), *self._untracked()]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from posixpath import normpath
 from typing import Any
 
+from sqa import scripts
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
 from sqa.model import Finding
 
@@ -64,6 +65,7 @@ CHECK = Check(
     title="Patterns of insecure Python",
     inspect=inspect,
     files=("*.py",),
+    selects=scripts.is_python,
     canary=Canary(
         "B602",
         bad={"bad.py": "import subprocess\n\nsubprocess.run(input(), " + "shell=True)\n"},

@@ -6,10 +6,10 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from sqa import interpreter
+from sqa import interpreter, scripts
 from sqa.check import Canary, Check, InconclusiveError, Look, Report, Said
 
 FOUND = re.compile(
@@ -22,8 +22,23 @@ HARMLESS = ("LOG:", "Warning:")
 
 
 def inspect(look: Look) -> Report:
-    """Examine what the configuration names, or else all files; which these are, mypy's log and summary say."""
-    said = _examined(look)
+    """Examine what the configuration names, or else all files; which these are, mypy's log and summary say.
+
+    A script is a module called ``__main__``, of which mypy takes one at a time.
+    """
+    modules = tuple(name for name in look.files if name.endswith((".py", ".pyi")))
+    alone = tuple(name for name in look.files if name not in modules)
+    with _memory(look) as folder:
+        chosen = _configured(look, folder)
+        if chosen:  # the rest is left out by it, scripts as well: the number of files looked at says so
+            return _reported(look, chosen)
+        runs = [_reported(look, _ran(look, folder, modules))] if modules else []
+        runs += [_reported(look, _ran(look, folder, (name,)), {name}) for name in alone]
+    return Report([one for run in runs for one in run.findings], [name for run in runs for name in run.examined])
+
+
+def _reported(look: Look, said: Said, about: Collection[str] | None = None) -> Report:
+    """What a run found, in the files ``about`` alone where they are given; those that they import have their own."""
     summary = SUMMARY.search(said.stdout)
     complaint = next((one for one in said.stderr.splitlines() if one.strip() and not one.startswith(HARMLESS)), None)
     if complaint or not summary:
@@ -35,23 +50,26 @@ def inspect(look: Look) -> Report:
         [
             look.finding(one["path"], int(one["line"] or 0), one["rule"] or "error", one["message"])
             for one in FOUND.finditer(said.stdout)
+            if about is None or one["path"] in about
         ],
         [os.path.relpath(look.root / name, look.root) for name in sources],
     )
 
 
-def _examined(look: Look) -> Said:
+def _configured(look: Look, folder: str) -> Said | None:
+    """What mypy says of the files that the configuration names, nothing where it names none."""
+    said = _ran(look, folder, ())
+    return None if NO_TARGET in said.stderr else said
+
+
+def _ran(look: Look, folder: str, names: tuple[str, ...]) -> Said:
     python = interpreter.program(look.tree.root, look.settings)
     options = [
         "--verbose", "--no-pretty", "--show-error-codes", "--hide-error-context", "--no-color-output",
         *(["--python-executable", str(python)] if python else []),
+        f"--cache-dir={folder}", *(["--", *names] if names else []),
     ]  # fmt: skip
-    with _memory(look) as folder:
-        options.append(f"--cache-dir={folder}")
-        said = look.run("mypy", *options, statuses=(0, 1, 2))
-        if NO_TARGET in said.stderr:
-            said = look.run("mypy", *options, "--", *look.files, statuses=(0, 1, 2))
-    return said
+    return look.run("mypy", *options, statuses=(0, 1, 2))
 
 
 @contextmanager
@@ -71,6 +89,7 @@ CHECK = Check(
     title="Types of Python",
     inspect=inspect,
     files=("*.py", "*.pyi"),
+    selects=scripts.is_python,
     canary=Canary("assignment", bad={"bad.py": 'x: int = "a"\n'}, good={"good.py": "x: int = 1\n"}),
     tool="mypy",
     configuration=("/mypy.ini", "/.mypy.ini", "/pyproject.toml", "/setup.cfg"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqa import imports, interpreter, pylint_run
+from sqa import imports, interpreter, pylint_run, scripts
 from sqa.check import Canary, Check, Look, Report
 
 
@@ -16,6 +16,7 @@ CHECK = Check(
     title="Likely mistakes of Python and code that is hard to follow",
     inspect=inspect,
     files=("*.py",),
+    selects=scripts.is_python,
     canary=Canary(
         "unreachable",
         bad={"bad.py": '"""Sample."""\n\n\ndef one() -> int:\n    """One."""\n    return 1\n    print(2)\n'},

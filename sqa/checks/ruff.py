@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sqa import scripts
 from sqa.check import Canary, Check, Look, Report
 
 
@@ -26,6 +27,7 @@ CHECK = Check(
     title="Style and likely mistakes of Python",
     inspect=inspect,
     files=("*.py", "*.pyi"),
+    selects=scripts.is_python,
     canary=Canary("F401", bad={"bad.py": "import os\n"}, good={"good.py": '"""Nothing to see."""\n'}),
     tool="ruff",
     takes={},

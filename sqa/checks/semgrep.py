@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sqa import scripts
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
-from sqa.checks.shellcheck import is_script
 
 RULES = Path(__file__).resolve().parent.parent / "rules"
 FILES = tuple(sorted(RULES.glob("*.yml")))
@@ -47,7 +47,7 @@ CHECK = Check(
     title="Insecure habits, and exceptions without a reason",
     inspect=inspect,
     files=("*.py", "*.yml", "*.yaml", "*.sh", "*.bash"),
-    selects=is_script,
+    selects=scripts.is_either,
     canary=Canary(
         "temporary-name",
         bad={"bad.py": "import tempfile\n\nname = tempfile." + "mktemp()\n"},

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import stat
-from pathlib import PurePosixPath
-
+from sqa import scripts
 from sqa.check import Canary, Check, InconclusiveError, Look, Report
-from sqa.tree import Tree
 
-SHEBANG = re.compile(rb"#!\s*/\S*?(?:/env\s+(?:-S\s+)?(?:/\S*/)?|/)(?:sh|bash|dash|ksh)(?:\s|$)")
 UNREADABLE_CONFIGURATION = 1134
 LEVELS = {"error": "error", "warning": "warning", "info": "note", "style": "note"}
-
-
-def is_script(tree: Tree, name: str) -> bool:
-    """Whether a file without an ending, or one that can be executed, begins as a script for sh, bash, dash or ksh."""
-    path = tree.root / name
-    if PurePosixPath(name).suffix and not path.stat().st_mode & stat.S_IXUSR:
-        return False
-    try:
-        with path.open("rb") as source:
-            return bool(SHEBANG.match(source.readline(200)))
-    except OSError:
-        return True  # nobody knows; the runner says why it cannot be read
 
 
 def inspect(look: Look) -> Report:
@@ -47,7 +30,7 @@ CHECK = Check(
     title="Mistakes in shell scripts",
     inspect=inspect,
     files=("*.sh", "*.bash", "*.ksh"),
-    selects=is_script,
+    selects=scripts.is_shell,
     canary=Canary(
         "SC2086",
         bad={"bad": "#!/bin/sh\nls $1\n"},

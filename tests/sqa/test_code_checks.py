@@ -124,6 +124,28 @@ def test_scripts_are_known_by_their_first_line(tmp_path: Path) -> None:
     assert found.selected == 3
 
 
+PYTHON = "#!/usr/bin/env python3\n"
+SCRIPTS = {
+    "ruff": ("import os\n", ("bin/tool", 2, "F401")),
+    "bandit": (f"import subprocess\n\nsubprocess.run(input(), {SHELL})\n", ("bin/tool", 4, "B602")),
+    "pylint": ('"""Bad."""\n\nX = 1\nX == 2\n', ("bin/tool", 5, "pointless-statement")),
+    "mypy": ("a = 1\nb: str = a\n", ("bin/tool", 3, "assignment")),
+    "semgrep": ("import tempfile\n\ntempfile." + "mktemp()\n", ("bin/tool", 4, "temporary-name")),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_of_python_are_examined_whatever_they_are_called(name: str, tmp_path: Path) -> None:
+    """Also where there are several, and where a package has the name of one."""
+    text, place = SCRIPTS[name]
+    clean = '"""Clean."""\n'
+    files = {"bin/tool": PYTHON + text, "bin/other": PYTHON + clean, "tool/__init__.py": clean, "bin/data": "no = (\n"}
+    found = run(write(tmp_path / "tree", files), name)
+    assert place in places(found), found.reasons
+    assert {one.path for one in found.findings} == {"bin/tool"}
+    assert (found.selected, found.examined) == (3, 3)
+
+
 def test_every_rule_of_semgrep_has_a_sample() -> None:
     assert sorted(SAMPLES) == sorted(name for path in FILES for name in ID.findall(path.read_text("utf-8")))
 

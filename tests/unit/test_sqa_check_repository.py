@@ -366,6 +366,20 @@ class TestCoverage:
         os.utime(tmp_path / "tree/reports/coverage.xml", (1, 1))
         assert "changed since: a.py" in run(tmp_path / "tree", "coverage").reasons[0]
 
+    @pytest.mark.parametrize(
+        ("written", "verdict"),
+        [
+            ("1000000000000", Verdict.INCONCLUSIVE), ("1000000000", Verdict.INCONCLUSIVE),
+            ("4000000000000", Verdict.PASS), ("0", Verdict.PASS), ("", Verdict.PASS),
+        ],
+    )  # fmt: skip
+    def test_a_report_is_as_old_as_it_says_itself(self, tmp_path: Path, written: str, verdict: Verdict) -> None:
+        """Milliseconds or seconds; a copy of an old report is a new file."""
+        report = cobertura({"a.py": [1, 1]}).replace("<coverage>", f'<coverage timestamp="{written}">')
+        found = self.run(tmp_path, report)
+        assert found.verdict is verdict, found.reasons
+        assert ("changed since: a.py" in str(found.reasons)) == (verdict is Verdict.INCONCLUSIVE)
+
     def test_a_file_without_measure_critical_code_and_failed_tests_are_findings(self, tmp_path: Path) -> None:
         write(tmp_path / "tree", {"b.py": "B = 1\n"})
         found = self.run(tmp_path, cobertura({"a.py": [1, 1, 1, 0]}), critical={"/a.py": 90})

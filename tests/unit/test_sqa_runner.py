@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sqa import junit, registry, tools
+from sqa import gate, imports, junit, registry, scripts, tools
 from sqa.cache import Cache
 from sqa.check import InconclusiveError, Look, Report
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
@@ -65,7 +66,7 @@ def test_who_looked_at_nothing_does_not_pass(root: Path) -> None:
     ("inspect", "why"),
     [
         (lambda look: Report([], look.files), "does not find bad-word"),
-        (lambda look: Report([look.finding(look.files[0], 1, "bad-word", "!")], look.files), "in the sample that has no"),
+        (lambda look: Report([look.finding(look.files[0], 1, "bad-word", "!")], look.files), "sample that has no"),
         (lambda look: Report(find_bad(look).findings, ()), "looked at no such file"),
         (lambda look: Report(find_bad(look).findings, set(look.files) - {"bad.txt"}), "looked at no such file"),
         (lambda look: Report([look.finding("", 0, "bad-word", "!")] * ("bad.txt" in look.files)), "looked at no such"),
@@ -387,6 +388,67 @@ def test_only_what_git_knows_or_does_not_ignore_is_in_the_tree(tmp_path: Path) -
     assert Tree(root).files == (".gitignore", "kept.txt", "new.txt")
     assert Tree(root, ("n*.txt",)).files == (".gitignore", "kept.txt")
     assert Tree(root).changed_since("main") == {"new.txt"}
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Path:
+    """A repository with a submodule, in which there is a defect, and with a clone of another that nobody added."""
+    part = write(tmp_path / "part", hidden="BAD\n")
+    commit(part)
+    root = write(tmp_path / "tree", one="fine\n")
+    commit(root)
+    git = ["git", "-c", "protocol.file.allow=always", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run([*git, "submodule", "--quiet", "add", str(part), "vendor/part"], cwd=root, check=True)
+    subprocess.run([*git, "clone", "-q", str(part), "beside"], cwd=root, check=True)
+    return root
+
+
+def test_repositories_within_a_tree_are_no_pass_unless_they_are_excluded(nested: Path) -> None:
+    found = run(nested)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert [one.partition(" is a repository of its own")[0] for one in found.reasons] == ["beside", "vendor/part"]
+    assert Tree(nested).files == (".gitmodules", "one.txt")
+    for exclude in (["/vendor/", "/beside/"], ["/vendor/part", "beside"]):
+        assert run(nested, checks={"toy": {"exclude": exclude}}).verdict is Verdict.PASS
+        tree = Tree(nested, tuple(exclude))
+        runner = Runner(tree, Settings(), jobs=1, cache=Cache(nested.parent / "results.db"))
+        assert runner.run([registered()])[0].verdict is Verdict.PASS
+    without = registered("2", files=("*.other",))
+    assert run(nested, without).verdict is Verdict.INCONCLUSIVE  # there may be one in them
+
+
+def test_a_submodule_that_was_not_fetched_is_no_pass_either(nested: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@e.org", "commit", "-qm", "x"], cwd=nested, check=True
+    )
+    subprocess.run(["git", "clone", "-q", str(nested), str(tmp_path / "clone")], check=True)
+    assert Tree(tmp_path / "clone").nested == ("vendor/part",)
+    assert run(tmp_path / "clone").verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_tree_with_another_commit_of_a_submodule_is_another_tree(nested: Path) -> None:
+    before = gate.digest(Tree(nested))
+    commit(nested / "vendor" / "part")
+    subprocess.run(["git", "add", "vendor/part"], cwd=nested, check=True)
+    assert gate.digest(Tree(nested)) != before
+
+
+def test_scripts_are_known_by_the_program_that_their_first_line_names(tmp_path: Path) -> None:
+    lines = {
+        "plain": "#!/usr/bin/python3", "env": "#!/usr/bin/env python3", "split": "#!/usr/bin/env -S python3.12 -I",
+        "own": "#!/opt/x/bin/pypy3", "shell": "#!/bin/sh -eu", "bash": "#! /usr/bin/env bash", "zsh": "#!/bin/zsh",
+        "words": "#!/usr/bin/env python3-config", "none": "x = 1", "empty": "", "data.txt": "#!/usr/bin/python3",
+        "run.cgi": "#!/usr/bin/python3",
+    }  # fmt: skip
+    for name, line in lines.items():
+        (tmp_path / name).write_text(f"{line}\nimport other\n")
+    (tmp_path / "run.cgi").chmod(0o755)
+    (tmp_path / "other.py").write_text("")
+    tree = Tree(tmp_path)
+    assert {name for name in tree.files if scripts.is_python(tree, name)} == {"plain", "env", "split", "own", "run.cgi"}
+    assert {name for name in tree.files if scripts.is_shell(tree, name)} == {"shell", "bash"}
+    assert imports.closure(tree, "plain") == {"other.py"}
+    assert imports.closure(tree, "shell") == frozenset()
 
 
 def test_parts_of_a_check_share_the_files(tmp_path: Path) -> None:
