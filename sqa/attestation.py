@@ -8,6 +8,7 @@ repository, known by its first commit, or about one site of it: copied into anot
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from sqa.settings import Settings
 from sqa.standard import Strict
 from sqa.tree import Tree
+from sqa.wrong import explained, not_yaml
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 
@@ -42,12 +44,19 @@ class Attestation(Strict):
     """
 
     criterion: str
-    repository: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    repository: str
     site: str | None = None
     statement: Annotated[str, Field(min_length=30)]
-    signer: Annotated[str, Field(pattern=r"^[^\s,*?!]+$")]
+    signer: str
     date: datetime.date
     expires: datetime.date
+
+    @field_validator("signer")
+    @classmethod
+    def _one(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s,*?!]+", value):
+            raise ValueError(f"found {value!r}, needed one name of the file of signers, without blanks and patterns")
+        return value
 
 
 def load(place: Place, settings: Settings) -> dict[str, Attestation]:
@@ -102,8 +111,16 @@ def write(place: Place, settings: Settings, made: Attestation, key: Path) -> Pat
 def _read(path: Path) -> Attestation:
     try:
         return Attestation.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as wrong:
-        raise DeepError(f"{path}: not an attestation: {wrong}", next_step="make it anew: deep sqa attest") from wrong
+    except ValidationError as wrong:
+        raise _not_one(path, explained(wrong, Attestation)) from wrong
+    except yaml.YAMLError as broken:
+        raise _not_one(path, not_yaml(broken)) from broken
+    except UnicodeDecodeError as garbled:
+        raise _not_one(path, "not UTF-8") from garbled
+
+
+def _not_one(path: Path, why: str) -> DeepError:
+    return DeepError(f"{path}: not an attestation: {why}", next_step="make it anew: deep sqa attest")
 
 
 def _refuse_foreign(path: Path, one: Attestation, place: Place) -> None:

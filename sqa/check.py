@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 from sqa.model import SEVERITIES, Finding
 from sqa.tree import Tree, select
+from sqa.wrong import of_type
 
 TIMEOUT = 900.0
 # Settings that every check takes, with their types; the runner itself sees to them.
@@ -223,7 +224,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
                 )
             if key in known and not isinstance(value, known[key]):
                 raise InconclusiveError(
-                    f"sqa.yml: checks.{self.name}.{key}: a {type(value).__name__} is of the wrong type; correct it"
+                    f"sqa.yml: checks.{self.name}.{key}: {of_type(value, known[key])}; next: correct it there"
                 )
 
     def selected(self, tree: Tree, exclude: Sequence[str] = ()) -> tuple[str, ...]:

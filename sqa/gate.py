@@ -24,6 +24,7 @@ from sqa.runner import Progress, Runner
 from sqa.settings import Settings, Waiver
 from sqa.standard import Criterion, Standard
 from sqa.tree import Tree
+from sqa.wrong import explained
 from testbed.errors import DeepError
 from testbed.files import write_atomic, write_json
 from testbed.paths import cache_dir
@@ -151,8 +152,7 @@ def waiver(repo: Repository, **fields: Any) -> Waiver:
     try:
         made = Waiver(since=today(), **fields)
     except ValidationError as wrong:
-        said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'waiver'}: {one['msg']}" for one in wrong.errors())
-        raise DeepError(f"not a waiver: {said}", next_step="deep sqa waive --help") from wrong
+        raise DeepError(f"not a waiver: {explained(wrong, Waiver)}", next_step="deep sqa waive --help") from wrong
     settings.add_waiver(repo.settings_file, made, repo.settings)
     return made
 
@@ -169,8 +169,9 @@ def attest(repo: Repository, criterion: str, words: str, signer: str, expires: d
             expires=expires,
         )  # fmt: skip
     except ValidationError as wrong:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
-        raise DeepError(f"not an attestation: {said}", next_step="deep sqa attest --help") from wrong
+        raise DeepError(
+            f"not an attestation: {explained(wrong, Attestation)}", next_step="deep sqa attest --help"
+        ) from wrong
     return attestation.write(repo.place, repo.settings, made, key)
 
 

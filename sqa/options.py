@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sqa.check import EVERY_CHECK_TAKES, InconclusiveError, Look
+from sqa.wrong import explained
 
 STANDARDS = {"software": "QC.", "service": "SvcQC."}
 
@@ -24,8 +25,9 @@ def taken[Taken: Options](look: Look, model: type[Taken]) -> Taken:
             {key: value for key, value in look.settings.items() if key not in EVERY_CHECK_TAKES}
         )
     except ValidationError as wrong:
-        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong.errors())
-        raise InconclusiveError(f"sqa.yml: checks: {look.check}: {said}; next: correct it there") from wrong
+        raise InconclusiveError(
+            f"sqa.yml: checks: {look.check}: {explained(wrong, model)}; next: correct it there"
+        ) from wrong
 
 
 def asked(look: Look, criteria: Iterable[str]) -> list[str]:

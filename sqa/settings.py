@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from sqa import standard
 from sqa.standard import Strict
+from sqa.wrong import explained, not_yaml
 from testbed.errors import DeepError
 from testbed.files import write_atomic
 
 NAME = "sqa.yml"
 LONGEST = datetime.timedelta(days=731)  # of a waiver: for longer, correct the code or the standard
 
-Reason = Annotated[str, Field(min_length=15, pattern=r"\S")]
-Role = Annotated[str, Field(min_length=3)]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=15)]
+Role = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
 class Waiver(Strict):
@@ -29,7 +31,7 @@ class Waiver(Strict):
     .gitignore's kind), for findings. ``owner``: the role that answers for it. It counts until the end of ``expires``.
     """
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    id: str
     criterion: str | None = None
     check: str | None = None
     rule: str | None = None
@@ -38,6 +40,13 @@ class Waiver(Strict):
     owner: Role
     since: datetime.date
     expires: datetime.date
+
+    @field_validator("id")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
+            raise ValueError(f"found {value!r}, needed small letters, digits and dashes, a letter or digit first")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Waiver:
@@ -60,7 +69,7 @@ class Settings(Strict):
     """
 
     standards: tuple[str, ...] = ("software",)
-    gate: Annotated[str, Field(pattern="^(none|bronze|silver|gold)$")] = "bronze"
+    gate: Literal["none", "bronze", "silver", "gold"] = "bronze"
     exclude: tuple[str, ...] = ()
     checks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     not_applicable: dict[str, Reason] = Field(default_factory=dict)
@@ -76,14 +85,16 @@ class Settings(Strict):
     def _known_standards(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         unknown = set(value) - set(standard.names())
         if unknown or not value:
-            raise ValueError(f"needed: some of {', '.join(standard.names())}")
+            raise ValueError(
+                f"found {', '.join(sorted(unknown)) or 'none'}, needed some of {', '.join(standard.names())}"
+            )
         return value
 
     @field_validator("attestations", "signers", "baseline", "plugins")
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
         if value is not None and (value.startswith("/") or ".." in value.split("/")):
-            raise ValueError("needed: a path inside of the repository")
+            raise ValueError(f"found {value!r}, needed a path inside of the repository")
         return value
 
     @model_validator(mode="after")
@@ -141,10 +152,7 @@ def _parsed(path: Path, text: str) -> Settings:
         data = yaml.safe_load(text)
         return Settings.model_validate({} if data is None else data)
     except ValidationError as wrong:
-        said = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or '(whole file)'}: {one['msg'].removeprefix('Value error, ')}"
-            for one in wrong.errors()
-        )
+        said = explained(wrong, Settings)
         raise DeepError(f"{path}: {said}", next_step="correct the file; docs/sqa.md describes it") from wrong
     except yaml.YAMLError as broken:
-        raise DeepError(f"{path}: not YAML: {broken}", next_step="correct the file") from broken
+        raise DeepError(f"{path}: {not_yaml(broken)}", next_step="correct the file") from broken

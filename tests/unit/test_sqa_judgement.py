@@ -211,15 +211,28 @@ def test_a_badge_is_lost_with_what_it_stands_for(but: str, reached: str) -> None
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("gate: platinum", "gate: String should match"),
-        ("checks: [a]", "checks: Input should be a valid dictionary"),
-        ("surprise: 1", "surprise: Extra inputs"),
-        ("standards: [hardware]", "standards: needed: some of service, software"),
+        ("gate: platinum", "gate: found 'platinum', needed 'none', 'bronze', 'silver' or 'gold'"),
+        ("checks: [a]", "checks: found a list, needed keys with values"),
+        ("surprise: 1", "surprise: there is no such key, needed one of: attestations, baseline, checks, exclude"),
+        ("standards: [hardware]", "standards: found hardware, needed some of service, software"),
+        ("standards: software", "standards: found 'software', needed a list"),
+        ("largest_file: many", "largest_file: found 'many', needed a whole number"),
+        ("largest_file: 0", "largest_file: found 0, needed more than 0"),
+        ("exclude: [1]", "exclude.0: found 1, needed a text"),
+        ("signers: /etc/signers", "signers: found '/etc/signers', needed a path inside of the repository"),
+        ("- a", "sqa.yml: found a list, needed keys with values"),
+        (f"waivers: [{ {**waiver(check='x'), 'reason': 'short'} }]",
+         "waivers.0.reason: found 'short', needed at least 15 characters"),
+        (f"waivers: [{ {**waiver(check='x'), 'reason': ' ' * 20} }]", "needed at least 15 characters"),
+        (f"waivers: [{ {**waiver(check='x'), 'id': 'A b'} }]", "waivers.0.id: found 'A b', needed small letters"),
+        (f"waivers: [{ {**waiver(check='x'), 'expires': 'soon'} }]",
+         "waivers.0.expires: found 'soon', needed a day such as 2027-03-31"),
+        (f"waivers: [{ {**waiver(check='x'), 'untill': 1} }]", "untill: there is no such key, needed one of: check"),
         ("not_applicable: {QC.Doc99: a reason that is long enough}", "no such criterion in software: QC.Doc99"),
         (f"waivers: [{ {**waiver(check='x'), 'criterion': BY_WORD} }]", "either a criterion or a check"),
         ("waivers: [{id: a, check: x, reason: long enough a reason, owner: the owner, since: 2026-01-01}]",
-         "waivers.0.expires: Field required"),
-        ("a: [", "not YAML"),
+         "waivers.0.expires: is missing"),
+        ("a: [", "not YAML in line 1: expected the node content, but found '<stream end>'"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_explained(tmp_path: Path, content: str, why: str) -> None:
@@ -292,7 +305,12 @@ def test_a_signed_word_is_read_again(signed: tuple[Place, Path]) -> None:
         (lambda path: path.with_name(f"{path.name}.sig").unlink(), "not signed"),
         (lambda path: (path.parent.parent / "signers").write_text(""), "does not hold"),
         (lambda path: path.rename(path.with_name("QC.Doc01.yml")), "another criterion"),
-        (lambda path: path.write_text("criterion: [x"), "not an attestation"),
+        (lambda path: path.write_text("criterion: [x"), "not an attestation: not YAML in line 1"),
+        (
+            lambda path: path.write_text("criterion: QC.Doc03"),
+            "an attestation: repository: is missing; statement: is m",
+        ),
+        (lambda path: path.write_bytes(b"caf\xe9"), "not an attestation: not UTF-8"),
     ],
 )
 def test_a_word_that_was_tampered_with_is_refused(signed: tuple[Place, Path], spoil: Any, why: str) -> None:

@@ -472,8 +472,8 @@ def test_a_tool_that_cannot_be_installed_is_no_pass(root: Path, tmp_path: Path) 
     ("settings", "why"),
     [
         ({"colour": "red"}, "checks.toy.colour: no such setting; needed: one of colours, exclude, severity, timeout"),
-        ({"colours": "red"}, "checks.toy.colours: a str is of the wrong type"),
-        ({"exclude": "one.txt"}, "checks.toy.exclude: a str is of the wrong type"),
+        ({"colours": "red"}, "checks.toy.colours: found 'red', needed a list; next: correct it there"),
+        ({"exclude": "one.txt"}, "checks.toy.exclude: found 'one.txt', needed a list"),
     ],
 )
 def test_a_setting_that_a_check_does_not_take_is_no_pass(root: Path, settings: dict[str, Any], why: str) -> None:
