@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from sqa import tools
-from tests.acceptance.probes import exposure, listeners
+from tests.acceptance.probes import exposure, inlets, listeners, strangers
+from tests.acceptance.probes.cluster import Cluster
 from tests.acceptance.probes.site import Site
 
 pytestmark = pytest.mark.assess
@@ -187,8 +188,7 @@ def _listed(found: list[list[str]]) -> str:
 def test_no_common_password_opens_anything(site: Site, hostname: str) -> None:
     """No endpoint lets in somebody with a name and password that installations are left with most often."""
     asked, opened = 0, []
-    # Nothing of ours is sent.
-    with httpx.Client(verify=False, timeout=exposure.TIMEOUT, trust_env=False) as client:  # nosec B501 # nosemgrep: tls-not-verified
+    with strangers.stranger() as client:
         for one in endpoints(site, hostname):
             for attempt, entered in attempts(client, one):
                 asked += 1
@@ -200,8 +200,7 @@ def test_no_common_password_opens_anything(site: Site, hostname: str) -> None:
 
 def attempts(client: httpx.Client, endpoint: Endpoint) -> Iterator[tuple[str, bool]]:
     """What was tried, and whether it was let in: HTTP's basic authentication, and administrators of Keycloak."""
-    scheme = "https" if exposure.speaks(endpoint.address, endpoint.port) == "tls" else "http"
-    url = f"{scheme}://{endpoint.address}:{endpoint.port}"
+    url = web_address(endpoint)
     for path in PATHS:
         answer = _get(client, url + path)
         if (
@@ -215,7 +214,7 @@ def attempts(client: httpx.Client, endpoint: Endpoint) -> Iterator[tuple[str, bo
                 yield f"{path} as {pair[0]}", again.is_success or again.is_redirect
             return
     token = f"{url}/realms/master/protocol/openid-connect/token"
-    if (answer := _get(client, f"{url}/realms/master")) is not None and answer.is_success:
+    if (answer := _get(client, f"{url}/realms/master")) is not None and answer.is_success and '"realm"' in answer.text:
         for name, password in COMMON:
             form = {"client_id": "admin-cli", "grant_type": "password", "username": name, "password": password}
             yield f"realm master as {name}", client.post(token, data=form).is_success
@@ -226,3 +225,44 @@ def _get(client: httpx.Client, url: str, **more: Any) -> httpx.Response | None:
         return client.get(url, **more)
     except (httpx.HTTPError, ValueError):
         return None
+
+
+def web_address(endpoint: Endpoint) -> str:
+    """Where an endpoint is asked over HTTP."""
+    scheme = "https" if exposure.speaks(endpoint.address, endpoint.port) == "tls" else "http"
+    return f"{scheme}://{endpoint.address}:{endpoint.port}"
+
+
+def test_every_endpoint_asks_who_it_is(site: Site, hostname: str) -> None:
+    """Nobody gets in without a login or with a made-up token, but to what is declared public with a reason."""
+    declared, opened, silent = site.declared_for(hostname, "http"), [], []
+    found = [one for one in endpoints(site, hostname) if exposure.speaks(one.address, one.port) != "ssh"]
+    with strangers.stranger() as client:
+        for one in found:
+            paths, public = strangers.declared_at(declared, one.port)
+            answers = list(strangers.ask(client, web_address(one), [*strangers.PATHS, *paths]))
+            let_in = strangers.open_to_strangers(answers, public)
+            opened += [f"{one}: {', '.join(let_in)}"] if let_in else []
+            silent += [str(one)] if paths and not answers else []
+    if not found:
+        pytest.skip(f"{hostname} has no endpoint but ssh")
+    assert not silent, f"{hostname}: declared to speak HTTP, but gave no answer: {', '.join(silent)}"
+    assert not opened, (
+        f"{hostname}: open to anybody: {'; '.join(opened)}. Next: have it ask for a login, or declare the path "
+        "public with a reason (declared_http, or http in tests/acceptance/declared.yml)"
+    )
+
+
+@pytest.mark.check("hardening")
+def test_no_way_into_the_cluster_is_undeclared(site: Site, cluster: Cluster) -> None:
+    """No Service and no pod can be reached from outside, by a forwarded port or its host's network, undeclared."""
+    services = cluster.core.list_service_for_all_namespaces().items
+    pods = cluster.core.list_pod_for_all_namespaces().items
+    assert services, "the cluster shows no Service, not even that of its API"
+    assert pods, "the cluster shows no pod, not even its own"
+    declared = site.declared_for(cluster.control_plane, "inlets")
+    extra = inlets.undeclared([*inlets.of_services(services), *inlets.of_pods(pods)], declared)
+    assert not extra, (
+        f"not declared: {'; '.join(map(str, extra))}. Next: remove it, or declare it with its reason (declared_inlets, "
+        "or inlets in tests/acceptance/declared.yml)"
+    )

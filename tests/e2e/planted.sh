@@ -1,10 +1,14 @@
 #!/bin/sh -eu
 # Weaknesses for an assessment to find, on a node of a testbed: `planted.sh plant`, and `planted.sh remove` afterwards.
 users=/etc/deephdc/registry/users
+export KUBECONFIG=/etc/kubernetes/admin.conf
 
 plant() {
-    # A port that nobody declared and that speaks without TLS.
-    systemd-run --quiet --collect --unit=planted-port python3 -m http.server --directory /var/empty 9999
+    # A port that nobody declared, that speaks without TLS and that asks nobody who it is.
+    systemd-run --quiet --collect --unit=planted-port python3 -m http.server --directory /usr/local/share 9999
+    # A port of every node that leads into the cluster, and for which nothing listens.
+    kubectl create namespace planted
+    kubectl --namespace=planted create service nodeport way-in --tcp=80 --node-port=30999
     # A key that everybody on the host can read.
     install -d -m 755 /etc/planted
     openssl genpkey -quiet -algorithm ed25519 -out /etc/planted/service.key
@@ -25,6 +29,7 @@ plant() {
 
 remove() {
     systemctl stop planted-port planted-tls || true
+    kubectl delete namespace planted --ignore-not-found
     # Started again, or the next deployment would: the file is then older than the service once more.
     if [ -e /root/planted.users ]; then mv /root/planted.users "$users" && systemctl restart docker-registry; fi
     rm -rf /etc/planted /usr/local/lib/planted /root/planted.* /etc/ssh/sshd_config.d/00-planted.conf

@@ -272,9 +272,11 @@ PLANTED = {
     "assessment::no_secret_can_be_read_by_others[node1]": ["/etc/planted/service.key"],
     "assessment::nothing_can_be_written_by_everybody[node1]": ["/usr/local/lib/planted/job"],
     "assessment::no_common_password_opens_anything[node1]": ["docker-registry", "as admin"],
+    "assessment::every_endpoint_asks_who_it_is[node1]": ["node1:9999", "node1:9998"],
+    "assessment::no_way_into_the_cluster_is_undeclared": ["Service planted/way-in", "30999"],
 }
 # What is asked of the service by criteria, where one of them is found.
-CRITERIA = {"SvcQC.Sec01", "SvcQC.Sec01.1", "SvcQC.Sec06.4", "SvcQC.Sec07.6"}
+CRITERIA = {"SvcQC.Sec01", "SvcQC.Sec01.1", "SvcQC.Sec02", "SvcQC.Sec06.4", "SvcQC.Sec07.6"}
 
 
 @pytest.fixture
@@ -290,7 +292,7 @@ def planted() -> Iterator[None]:
 
 @pytest.mark.usefixtures("planted")
 def test_an_assessment_finds_every_weakness_that_was_planted(tmp_path: Path) -> None:
-    """A port, a key, a program, a password, old encryption and a way in: each is named, and the site is held back."""
+    """Ports, a key, a program, a password, old encryption and ways in: each is named, and the site is held back."""
     made = deep_json("sqa", "assess", "local", f"--name={NAME}", f"--output={tmp_path}", status=1)
     found = {one["rule"]: one["message"] for check in made["checks"] for one in check["findings"]}
     for name, words in PLANTED.items():
