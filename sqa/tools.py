@@ -39,7 +39,10 @@ class Tool:
         pinned = {
             name.lower().replace("_", "-"): version for name, version in PINNED.findall(self.pins.read_text("utf-8"))
         }
-        wanted = next((key for key in (self.name, f"{self.name}-py", f"{self.name}-bin") if key in pinned), None)
+        wanted = next(
+            (key for key in (self.name, f"{self.name}-py", f"{self.name}-bin", f"{self.name}-py-ecc") if key in pinned),
+            None,
+        )
         return f"{self.name} {pinned[wanted]}" if wanted else self.name
 
     @property
