@@ -88,7 +88,7 @@ def test_declarations_of_the_suite_are_well_formed() -> None:
     assert declared.pop("image")
     assert set(declared) <= known
     for group in declared.values():
-        assert set(group) <= {"listeners", "units", "certificates"}
+        assert set(group) <= {"listeners", "http", "inlets", "units", "certificates"}
         for entry in group.get("listeners", []):
             if isinstance(entry, dict):
                 assert entry["width"] in listeners.WIDTHS
