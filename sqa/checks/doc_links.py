@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from sqa.check import Canary, Check, Look, Report
 from sqa.options import Options, taken
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 OUTSIDE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:|^//")
 TEMPLATED = re.compile(r"\{\{|\{%|\$\{|<%")
@@ -67,6 +68,8 @@ class _Html(HTMLParser):
 
 def markdown(text: str) -> Page:
     """A page in Markdown; what stands in code is no link."""
+    from markdown_it import MarkdownIt  # slow, and most runs know every page
+
     page = Page()
     times: Counter[str] = Counter()
     tokens = MarkdownIt("commonmark").enable("table").parse(text)

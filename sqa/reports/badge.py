@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 COLOURS = {"none": "#9f9f9f", "bronze": "#a8572b", "silver": "#6b7a88", "gold": "#8a6d00"}
 TEMPLATE = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="{{ left + right }}" height="20" role="img"
@@ -27,6 +25,8 @@ def render(document: Mapping[str, Any]) -> str:
     reached = document["badge"] if document["complete"] else "not judged"
     value = reached if document["ok"] else f"{reached}, held back"
     colour = COLOURS[document["badge"]] if document["ok"] else "#b3261e"
+    import jinja2  # slow, and most runs write no report
+
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE).render(
         label="software quality", value=value, colour=colour, left=104, right=14 + 7 * len(value)

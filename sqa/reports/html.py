@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from sqa.model import Verdict
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
@@ -16,6 +14,8 @@ TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
 
 def render(document: Mapping[str, Any]) -> str:
     """The whole run: verdict, what is missing for each badge, criteria by family, checks, findings, waivers."""
+    import jinja2  # slow, and most runs write no report
+
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,

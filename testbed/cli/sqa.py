@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sqa import assessment, attestation, baseline, gate, standard, statement, tools
+from sqa import attestation, baseline, gate, standard, tools
 from sqa.judgement import Judgement
 from sqa.model import Verdict
 from sqa.reports import FORMATS
@@ -110,6 +110,8 @@ def assess(
     as_json: Json = False,
 ) -> None:
     """Hold a running site against the service baseline: what can be reached, read, guessed, and how it is deployed."""
+    from sqa import assessment  # slow, as are the others that a command imports
+
     with _Shown() as shown:
         found = assessment.assess(site, name=name, progress=shown.note, quiet=as_json or not err.is_terminal)
     made = {**gate.document(found.repo, found.judgement), "repository": f"site {site}", "suite": found.suite["report"]}
@@ -144,6 +146,8 @@ def report(
     if form:
         print(FORMATS[form.value][1](made), end="")
         return
+    from sqa import statement
+
     signed = statement.sign(made, sign) if sign else None
     folder = output or repo.root / "reports" / "sqa"
     files = _write(made, folder)
@@ -166,6 +170,8 @@ def verify(
 ) -> None:
     """Show what a signed attestation says; end with 1 unless a signer says that this very tree passed."""
     repo = gate.repository(root, plugins=False)
+    from sqa import statement
+
     signer, said = statement.verify(_envelope(attestation_file), signers or repo.root / repo.settings.signers)
     digest = said["subject"][0]["digest"]
     about, here = statement.of_repository(said), repo.tree.first_commit
@@ -291,6 +297,8 @@ def list_tools(
     as_json: Json = False,
 ) -> None:
     """Show the tools that the checks run, each pinned in an environment of its own."""
+    from sqa import assessment
+
     found = {one.tool.name: one.tool for one in gate.repository(root).checks.values() if one.tool}
     found |= {name: tools.tool(name) for name in assessment.TOOLS}
     found = dict(sorted(found.items()))
@@ -314,6 +322,8 @@ def _of(site: str | None, root: Path, *, plugins: bool = True) -> gate.Repositor
         raise DeepError(
             "--site is of this repository, --root of another", found=str(root), next_step="leave out --site or --root"
         )
+    from sqa import assessment
+
     return assessment.repository(site)
 
 
