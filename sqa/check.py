@@ -165,6 +165,7 @@ def _text(file: IO[bytes]) -> str:
 
 
 Related = Callable[[Tree, str], Iterable[str]]
+Regards = Callable[[Tree, str], str]
 Selects = Callable[[Tree, str], bool]
 Environment = Callable[[Tree, Mapping[str, Any]], str]
 
@@ -176,6 +177,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
     ``files``: patterns of what it examines. ``tool``: its environment, a file ``sqa/tools/TOOL.txt``.
     ``configuration``: patterns of files that decide on its result. ``scope``: ``file`` where each file's result depends
     on that file, on the configuration and on ``related`` files alone; ``tree`` where it takes all of them together.
+    ``regards``: of such a ``related`` file, what of its content decides; all of it where that is not given.
     ``support``: patterns of files that the tool needs beside those it examines. ``network``: it asks others, so its
     result is never remembered. ``of_repository``: it looks at the repository itself, not at a copy of files. ``split``:
     worth several processes. ``seconds``: about how long it takes, as long as nothing is known of it here.
@@ -198,6 +200,7 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
     support: tuple[str, ...] = ()
     scope: Literal["file", "tree"] = "tree"
     related: Related | None = None
+    regards: Regards | None = None
     network: bool = False
     of_repository: bool = False
     split: bool = False

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import hashlib
+import io
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from sqa import scripts
 from sqa.cache import Cache
+from sqa.check import InconclusiveError
 from sqa.tree import Tree
 
-FORMAT = "1"  # raised whenever ``named`` finds other names
+FORMAT = "2"  # raised whenever ``named`` finds other names, or ``code`` keeps something else
 
 
 class Imports:
@@ -34,7 +38,9 @@ class Imports:
             start = self._start(name)
             if start != PurePosixPath():
                 self._elsewhere.setdefault(_dotted(PurePosixPath(name).relative_to(start)), []).append(name)
-        self._named = self._read([*self._files, *(name for name in tree.files if scripts.is_python(tree, name))])
+        self._named: dict[str, list[str]] = {}
+        self._codes: dict[str, str] = {}
+        self._read([*self._files, *(name for name in tree.files if scripts.is_python(tree, name))])
         self._direct: dict[str, frozenset[str]] = {}
         self._closures: dict[str, frozenset[str]] = {}
 
@@ -49,6 +55,13 @@ class Imports:
                 waiting += new
             self._closures[name] = frozenset(found - {name})
         return self._closures[name]
+
+    def code(self, name: str) -> str:
+        """A hash of what a file says to Python, see ``code``; raises ``InconclusiveError`` for one that has changed."""
+        found = self._codes.get(self._tree.digest(name))
+        if found is None:
+            raise InconclusiveError(f"{name} was changed while it was looked at; run this again")
+        return found
 
     def _imported(self, name: str) -> frozenset[str]:
         if name not in self._direct:
@@ -85,18 +98,47 @@ class Imports:
         inits = {f"{folder}/__init__.py" for folder in PurePosixPath(name).parents}
         return inits & self._present
 
-    def _read(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """By file, a module or a script, which nobody imports: the names that it imports."""
-        keys = {name: f"imports {FORMAT} {self._tree.digest(name)}" for name in names}
+    def _read(self, names: Iterable[str]) -> None:
+        """Take of each file, a module or a script, which nobody imports: the names it imports, a hash of its code."""
+        digests = {name: self._tree.digest(name) for name in names}
         cache = Cache()
-        known = cache.get(set(keys.values()))
-        new = {key: named(self._text(name)) for name, key in keys.items() if key not in known}
+        known = cache.get({_key(digest) for digest in digests.values()})
+        new = {}
+        for name, digest in digests.items():
+            if _key(digest) not in known:
+                text = (self._tree.root / name).read_bytes()
+                digests[name] = hashlib.sha256(text).hexdigest()  # of what was read, should it have changed since
+                new[_key(digests[name])] = [named(text), code(text)]
         if new:
             cache.put(new)
-        return {name: known.get(key) or new.get(key) or [] for name, key in keys.items()}
+        known |= new
+        for name, digest in digests.items():
+            self._named[name], self._codes[digest] = known[_key(digest)]
 
-    def _text(self, name: str) -> bytes:
-        return (self._tree.root / name).read_bytes()
+
+def _key(digest: str) -> str:
+    return f"imports {FORMAT} {digest}"
+
+
+def code(text: bytes) -> str:
+    """A hash of what a module says to those that import it: every token, its column and which share a line.
+
+    Comments and empty lines are left out, and with them the numbers of lines; comments that tell a tool something
+    (``# type:``, ``# pylint:``) stay. Of what is not Python, the hash of all.
+    """
+    total, line = hashlib.sha256(), 0
+    try:
+        ast.parse(text)  # first: the tokenizer itself fails on what is no text
+        for token in tokenize.tokenize(io.BytesIO(text).readline):
+            if token.type == tokenize.NL or (token.type == tokenize.COMMENT and ":" not in token.string):
+                continue
+            start = "\n" if token.start[0] != line else " "
+            line = token.end[0]
+            said = "" if token.type == tokenize.NEWLINE else f"{token.start[1]} {token.string}"
+            total.update(f"{start}{token.type} {said}".encode())
+    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError):
+        return hashlib.sha256(text).hexdigest()
+    return total.hexdigest()
 
 
 def named(text: bytes) -> list[str]:
@@ -169,3 +211,8 @@ def of(tree: Tree) -> Imports:
 def closure(tree: Tree, name: str) -> Iterable[str]:
     """Every other file of ``tree`` that ``name`` imports, directly or not: a check's ``related``."""
     return of(tree).closure(name)
+
+
+def code_of(tree: Tree, name: str) -> str:
+    """What of a file decides on what is found in those that import it: a check's ``regards``."""
+    return of(tree).code(name)

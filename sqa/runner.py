@@ -23,7 +23,7 @@ from typing import Any
 
 from sqa import standard, tools
 from sqa.cache import Cache
-from sqa.check import Canary, Check, InconclusiveError, Look, Report
+from sqa.check import Canary, Check, InconclusiveError, Look, Regards, Report
 from sqa.model import NO_FILE, SEVERITIES, Finding, Outcome, Verdict, fingerprinted
 from sqa.registry import Registered
 from sqa.settings import Settings
@@ -113,7 +113,8 @@ class Plan:
         keys = {}
         for name in self.restricted:
             own = common.copy()
-            self._add(own, (name, *self.related(name)))
+            self._add(own, (name,))
+            self._add(own, self.related(name), self.check.regards)
             keys[name] = own.hexdigest()
         return keys
 
@@ -128,13 +129,13 @@ class Plan:
                 raise InconclusiveError(f"{name} was changed while it was looked at; run this again")
 
     def _named(self, name: str) -> bytes:
-        return f"\0{name}\0{self.tree.digest(name)}".encode("utf-8", "surrogateescape")
+        return _entry(name, self.tree.digest(name))
 
-    def _add(self, digest: Any, names: Iterable[str]) -> None:
+    def _add(self, digest: Any, names: Iterable[str], regards: Regards | None = None) -> None:
         for name in names:
             if name not in self.named:  # files that many others import are asked for again and again
                 self.named[name] = self._named(name)
-            digest.update(self.named[name])
+            digest.update(_entry(name, regards(self.tree, name)) if regards else self.named[name])
 
     @property
     def remembered(self) -> bool:
@@ -394,6 +395,10 @@ def _require_found(canary: Canary, bad: Report) -> None:
 def _without(place: Path, text: str) -> str:
     """A text without the folders of copies, which are called otherwise in each run."""
     return re.sub(rf"{re.escape(str(place))}/[^/\s]+/?", "", text)
+
+
+def _entry(name: str, content: str) -> bytes:
+    return f"\0{name}\0{content}".encode("utf-8", "surrogateescape")
 
 
 def _took(check: Check) -> str:

@@ -79,8 +79,8 @@ def install(wanted: Tool) -> None:
         shutil.rmtree(wanted.folder, ignore_errors=True)
         _uv(wanted, "venv", "--quiet", "--python", sys.executable, str(wanted.folder))
         _uv(
-            wanted, "pip", "sync", "--quiet", "--require-hashes", "--python", str(wanted.programs / "python"),
-            str(wanted.pins),
+            wanted, "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes", "--python",
+            str(wanted.programs / "python"), str(wanted.pins),
         )  # fmt: skip
         (wanted.folder / ".complete").touch()
 

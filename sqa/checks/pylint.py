@@ -26,6 +26,7 @@ CHECK = Check(
     configuration=pylint_run.CONFIGURATION,
     scope="file",
     related=imports.closure,
+    regards=imports.code_of,
     environment=interpreter.installed,
     takes=interpreter.TAKES,
     belongings=pylint_run.BELONGINGS,
