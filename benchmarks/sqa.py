@@ -28,10 +28,11 @@ from sqa.registry import Registered
 from testbed.paths import cache_dir
 
 PART = "sqa"
-# A file of which others import nothing, one that many import, and one of a role.
+# A file of which others import nothing, one that many import (a remark in it says nothing to them), and one of a role.
 CHANGED = {
     "a test": ("tests/unit/test_errors.py", "\n# changed\n"),
     "a module that many import": ("testbed/errors.py", "\n# changed\n"),
+    "the code of a module that many import": ("testbed/errors.py", "\nCHANGED = 1\n"),
     "a task file": ("roles/common/tasks/main.yml", "\n# changed\n"),
 }
 # What pre-commit is given: the tools that look at files by name, as its users run them.
@@ -78,16 +79,26 @@ def forget() -> None:
             command("rm", "-rf", str(path))
 
 
-def run(root: Path, *arguments: str) -> float:
-    """Seconds that ``deep sqa run`` takes as a user calls it; what it finds is of no account here."""
+def run(root: Path, *arguments: str, verdicts: dict[str, str] | None = None) -> float:
+    """Seconds that ``deep sqa run`` takes as a user calls it.
+
+    ``verdicts``: of each check by an earlier run; a run that comes to others has not done the same work.
+    """
     began = time.monotonic()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
-        [BIN / "deep", "sqa", "run", "--root", root, *arguments], env=environment, capture_output=True, check=False
-    )
+        [BIN / "deep", "sqa", "run", "--json", "--root", root, *arguments],
+        env=environment, capture_output=True, check=False,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
     if done.returncode not in (0, 1):
         raise SystemExit(f"deep sqa run failed:\n{done.stderr.decode()}")
-    return time.monotonic() - began
+    found = {one["check"]: one["verdict"] for one in json.loads(done.stdout)["checks"]}
+    if verdicts is not None:
+        differing = [name for name, verdict in found.items() if verdicts.setdefault(name, verdict) != verdict]
+        if differing:
+            raise SystemExit(f"another verdict than before: {', '.join(differing)}")
+    return seconds
 
 
 def alone(root: Path, checks: Sequence[Registered]) -> dict[str, float]:
@@ -102,14 +113,14 @@ def alone(root: Path, checks: Sequence[Registered]) -> dict[str, float]:
     return taken
 
 
-def after_changes(root: Path) -> dict[str, float]:
+def after_changes(root: Path, verdicts: dict[str, str]) -> dict[str, float]:
     """Seconds of a run after each change alone, everything else being known."""
     taken = {}
     for what, (name, text) in CHANGED.items():
         path = root / name
         before = path.read_text(encoding="utf-8")
         path.write_text(before + text, encoding="utf-8")
-        taken[what] = run(root)
+        taken[what] = run(root, verdicts=verdicts)
         path.write_text(before, encoding="utf-8")
     return taken
 
@@ -131,10 +142,13 @@ def by_pre_commit(root: Path) -> float:
     config = root.parent / "pre-commit.yaml"
     config.write_text(yaml.safe_dump({"repos": [{"repo": "local", "hooks": hooks}]}), encoding="utf-8")
     began = time.monotonic()
-    subprocess.run(
+    done = subprocess.run(
         [BIN / "pre-commit", "run", "--all-files", "--config", config], cwd=root, capture_output=True, check=False
     )
-    return time.monotonic() - began
+    seconds = time.monotonic() - began
+    if sum(line.endswith((b"Passed", b"Failed")) for line in done.stdout.splitlines()) != len(hooks):
+        raise SystemExit(f"pre-commit did not run every tool:\n{os.fsdecode(done.stdout)[-2000:]}")
+    return seconds
 
 
 class Memory:
@@ -189,13 +203,14 @@ def measure() -> Found:
             if one.tool:
                 tools.install(one.tool)
         single = alone(root, checks)
+        verdicts: dict[str, str] = {}
         forget()
         with Memory() as memory:
-            cold = run(root)
-        warm = min(run(root) for _ in range(3))
-        changed = after_changes(root)
+            cold = run(root, verdicts=verdicts)
+        warm = min(run(root, verdicts=verdicts) for _ in range(3))
+        changed = after_changes(root, verdicts)
         forget()
-        ours = run(root, *(f"--check={name}" for name in BY_FILES))
+        ours = run(root, *(f"--check={name}" for name in BY_FILES), verdicts=verdicts)
         return Found(cold, single, warm, changed, ours, by_pre_commit(root), memory.peak)
 
 
