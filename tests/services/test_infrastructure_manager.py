@@ -368,7 +368,8 @@ def test_what_still_writes_brings_back_nothing_that_was_destroyed(manager: Manag
 
     def make_and_destroy(_: int) -> None:
         made = manager.ask("POST", "/infrastructures", *lines, content=RADL)
-        assert manager.ask("DELETE", f"/infrastructures/{made.headers['InfID']}", *lines).status_code == 200, made.text
+        destroyed = manager.ask("DELETE", f"/infrastructures/{made.headers['InfID']}", *lines)
+        assert destroyed.status_code == 200, destroyed.text
 
     with ThreadPoolExecutor(4) as at_once:
         list(at_once.map(make_and_destroy, range(40)))
