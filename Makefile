@@ -37,7 +37,7 @@ test: ## Run every test: lint, unit, live nodes, molecule, end to end, the quali
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory live
 	@$(MAKE) --no-print-directory gate
-	@$(BIN)/python tools/test_summary.py $(REPORTS)/unit.xml $(REPORTS)/alone.xml $(REPORTS)/live.xml
+	@$(BIN)/python tools/test_summary.py $(foreach part,unit alone live machine,$(REPORTS)/$(part).xml)
 
 .PHONY: lint
 lint: ## Run the linters, the type checker and the security scanner
@@ -54,8 +54,11 @@ unit: ## Run the unit tests (minutes, no root, no Docker)
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
+	@mkdir -p $(REPORTS)
+	@$(BIN)/python -m tests.machine.state $(REPORTS)/machine.json
 	@$(PYTEST)/alone.xml --durations 5 tests/nodes
 	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 $(LIVE)
+	@$(PYTEST)/machine.xml tests/machine
 
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources

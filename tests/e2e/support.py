@@ -15,8 +15,6 @@ from typing import Any
 
 import httpx
 
-from testbed import limits, process, testbed
-
 ROOT = Path(__file__).resolve().parents[2]
 DEEP = Path(sys.executable).with_name("deep")
 NAME = "e2e"
@@ -72,19 +70,3 @@ def _family(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").glob("*/children")
     children = [int(child) for thread in threads for child in thread.read_text(encoding="ascii").split()]
     return [pid, *(one for child in children for one in _family(child))]
-
-
-def host_snapshot() -> dict[str, object]:
-    """Kernel settings, control groups, links, artefact servers and testbeds: what testbeds change on the machine."""
-    running = [process.command(int(entry.name)) for entry in Path("/proc").glob("[0-9]*")]
-    return {
-        "groups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/deep-*")),
-        "settings": {key: _read(limits.SYSCTL / key) for key in (*limits.NEEDED, *limits.WRITTEN_BY_NODES)},
-        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "servers": [words for words in running if "testbed.artifacts.serve" in words],
-        "testbeds": sorted(testbed.everywhere()),
-    }
-
-
-def _read(setting: Path) -> str:
-    return setting.read_text(encoding="ascii") if setting.is_file() else ""
