@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ CROSS_FILE = "cyclic-import,duplicate-code"
 # What it says where a configuration or a file cannot be used.
 USABLE = "bad-configuration-section,bad-plugin-value,config-parse-error,syntax-error,unrecognized-option"
 ANY = range(32)  # its status says which kinds of messages there are; 32 is wrong usage
+# Lines of other modules in a message: they move with remarks, for which nobody looks again, see ``imports.code``.
+ELSEWHERE = re.compile(r"(An attribute defined in \S+) line \d+|(defined) at line \d+( of \S+)")
 LEVELS = {"error": "error", "warning": "warning", "refactor": "note", "convention": "note", "info": "note"}
 
 
@@ -38,12 +41,16 @@ def examine(look: Look, *options: str) -> Report:
     _refuse(messages, set(look.files))
     return Report(
         [
-            look.finding(one["path"], one["line"], one["symbol"], one["message"], LEVELS[one["type"]])
+            look.finding(one["path"], one["line"], one["symbol"], _steady(one["message"]), LEVELS[one["type"]])
             for one in messages
             if one["symbol"] != "looked-at"
         ],
         [one["path"] for one in messages if one["symbol"] == "looked-at"],
     )
+
+
+def _steady(message: str) -> str:
+    return ELSEWHERE.sub(lambda found: "".join(filter(None, found.groups())), message)
 
 
 def _refuse(messages: Iterable[Mapping[str, Any]], files: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import venv
 from pathlib import Path
 
@@ -219,6 +220,42 @@ def test_pylint_sees_what_a_file_imports(folder: str, tmp_path: Path) -> None:
     assert places(run(root, "pylint")) == {("tests/use.py", 5, "too-many-function-args")}
     write(root, {f"{folder}pkg/other.py": other.replace("f()", "f(x)").replace('F."""', 'F."""\n    return x')})
     assert run(root, "pylint").verdict is Verdict.PASS
+
+
+def test_a_script_for_which_pylint_takes_a_module_is_no_pass(tmp_path: Path) -> None:
+    """Whichever of the two was there first."""
+    script = {"deploy": PYTHON + '"""Deploy."""\n\nX = 1\nX == 2\n'}
+    module = {"deploy.py": '"""Nothing to see."""\n'}
+    found = run(write(tmp_path / "cold" / "tree", {**script, **module}), "pylint")
+    assert (found.verdict, found.reasons) == (
+        Verdict.INCONCLUSIVE,
+        ("deploy: pylint looks at deploy.py instead of it; rename one of them, or exclude deploy in sqa.yml",),
+    )
+    root = write(tmp_path / "warm" / "tree", script)
+    assert places(run(root, "pylint")) == {("deploy", 5, "pointless-statement")}
+    assert run(write(root, module), "pylint").reasons == found.reasons
+
+
+def test_a_message_of_pylint_names_no_line_of_another_module(tmp_path: Path) -> None:
+    """Such a line moves with remarks there, for which nobody looks at this file again."""
+    base = (
+        '"""Base."""\n\n\nclass Base:\n    """Base."""\n\n    def __init__(self):\n        self.f = 1\n\n\nP = [1, 2]\n'
+    )
+    use = (
+        '"""Use."""\n\nfrom base import P, Base\n\nX, Y, Z = P\n\n\nclass Use(Base):\n    """Use."""\n\n'
+        '    def f(self):\n        """F."""\n'
+    )
+    root = write(tmp_path / "tree", {"base.py": base, "use.py": use, ".pylintrc": "[MAIN]\n"})
+    before = run(root, "pylint").findings
+    assert {"method-hidden", "unbalanced-tuple-unpacking"} <= {one.rule for one in before}
+    said = [one.message for one in before if one.path == "use.py"]
+    write(root, {"base.py": f"# of note\n# too\n{base}"})
+    warm = run(root, "pylint")
+    shutil.rmtree(tmp_path / "tree")
+    (tmp_path / "results.db").unlink()
+    cold = run(write(root, {"base.py": f"# of note\n# too\n{base}", "use.py": use, ".pylintrc": "[MAIN]\n"}), "pylint")
+    assert warm.findings == cold.findings
+    assert said == [one.message for one in warm.findings if one.path == "use.py"]
 
 
 def test_what_pylint_is_told_to_leave_it_leaves(tmp_path: Path) -> None:
