@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sqa.settings import Settings
+from sqa.settings import LONGEST, Settings
 from sqa.standard import Strict
 from sqa.tree import Tree
 from sqa.wrong import explained, not_yaml
@@ -41,6 +41,7 @@ class Attestation(Strict):
     """Somebody's word that a criterion is met: what was seen, by which signer, and until when it counts.
 
     ``repository``: the first commit of the one that it is about. ``site``: its site, where it is about that alone.
+    ``date``: the day on which it was made. It counts until the end of ``expires``, for as long as a waiver at most.
     """
 
     criterion: str
@@ -57,6 +58,15 @@ class Attestation(Strict):
         if not re.fullmatch(r"[^\s,*?!]+", value):
             raise ValueError(f"found {value!r}, needed one name of the file of signers, without blanks and patterns")
         return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Attestation:
+        today = datetime.datetime.now(datetime.UTC).date()
+        if self.date > today:
+            raise ValueError(f"date: found {self.date}, needed a day up to today, {today}")
+        if not self.date <= self.expires <= self.date + LONGEST:
+            raise ValueError(f"expires: found {self.expires}, needed a day from {self.date} to {self.date + LONGEST}")
+        return self
 
 
 def load(place: Place, settings: Settings) -> dict[str, Attestation]:

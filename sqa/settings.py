@@ -18,7 +18,7 @@ from testbed.errors import DeepError
 from testbed.files import write_atomic
 
 NAME = "sqa.yml"
-LONGEST = datetime.timedelta(days=731)  # of a waiver: for longer, correct the code or the standard
+LONGEST = datetime.timedelta(days=731)  # of a waiver or an attestation: for longer, correct the code or the standard
 
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=15)]
 Role = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
@@ -55,7 +55,7 @@ class Waiver(Strict):
         if self.criterion is not None and (self.rule or self.path):
             raise ValueError("rule and path are of a check's findings")
         if not datetime.timedelta(0) <= self.expires - self.since <= LONGEST:
-            raise ValueError(f"it has to last from nothing to {LONGEST.days} days")
+            raise ValueError(f"expires: found {self.expires}, needed a day from {self.since} to {self.since + LONGEST}")
         return self
 
 

@@ -249,7 +249,7 @@ def test_a_waiver_has_a_reason_an_owner_and_an_end() -> None:
 
 
 def test_a_waiver_does_not_last_for_ever() -> None:
-    with pytest.raises(ValueError, match="731 days"):
+    with pytest.raises(ValueError, match="found 2029-01-01, needed a day from 2026-01-01 to 2028-01-02"):
         Waiver.model_validate(waiver(check="x", expires="2029-01-01"))
 
 
@@ -301,7 +301,9 @@ def test_a_signed_word_is_read_again(signed: tuple[Place, Path]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda path: path.write_text(path.read_text().replace("2026-12-31", "2036-12-31")), "does not hold"),
+        (lambda path: path.write_text(path.read_text().replace("2026-12-31", "2027-12-31")), "does not hold"),
+        (lambda path: path.write_text(path.read_text().replace("2026-12-31", "2036-12-31")), "needed a day from 2026"),
+        (lambda path: path.write_text(path.read_text().replace("date: 2026", "date: 2999")), "date: found 2999-01-01"),
         (lambda path: path.with_name(f"{path.name}.sig").unlink(), "not signed"),
         (lambda path: (path.parent.parent / "signers").write_text(""), "does not hold"),
         (lambda path: path.rename(path.with_name("QC.Doc01.yml")), "another criterion"),
@@ -345,6 +347,38 @@ def test_a_word_about_a_site_is_about_no_other(signed: tuple[Place, Path], made:
         attestation.load(there, Settings())
 
 
+def test_no_word_counts_for_longer_than_a_waiver_or_is_of_a_day_to_come() -> None:
+    with pytest.raises(ValueError, match="expires: found 2028-01-03, needed a day from 2026-01-01 to 2028-01-02"):
+        Attestation.model_validate({**WORD, "expires": "2028-01-03"})
+    with pytest.raises(ValueError, match="expires: found 2025-12-31"):
+        Attestation.model_validate({**WORD, "expires": "2025-12-31"})
+    tomorrow = gate.today() + datetime.timedelta(days=1)
+    with pytest.raises(ValueError, match=f"date: found {tomorrow}, needed a day up to today"):
+        Attestation.model_validate({**WORD, "date": tomorrow, "expires": tomorrow})
+    Attestation.model_validate({**WORD, "date": gate.today(), "expires": gate.today()})
+
+
+@pytest.mark.parametrize("by", ["replace", "grafts"])
+def test_a_history_that_git_was_told_does_not_make_it_another_repository(
+    signed: tuple[Place, Path], tmp_path: Path, by: str
+) -> None:
+    """Whoever copies the words of others cannot take over the first commit with them."""
+    first = signed[0].tree.first_commit
+    other = write(tmp_path / "other", two="x")
+    commit(other)
+    own = Tree(other).first_commit
+    subprocess.run(["git", "fetch", "-q", str(signed[0].folder), "HEAD"], cwd=other, check=True)
+    if by == "grafts":
+        (other / ".git" / "info" / "grafts").write_text(f"{own} {first}\n")
+    else:
+        subprocess.run(["git", "replace", "--graft", own, first], cwd=other, check=True)
+    begins = subprocess.run(
+        ["git", "rev-list", "--max-parents=0", "HEAD"], cwd=other, check=True, capture_output=True, text=True
+    )
+    assert begins.stdout.strip() == first
+    assert Tree(other).first_commit == own
+
+
 def test_where_the_first_commit_is_not_there_no_word_counts(signed: tuple[Place, Path], tmp_path: Path) -> None:
     place, key = signed
     attestation.write(place, Settings(), word(place), key)
@@ -365,7 +399,7 @@ def test_who_is_no_signer_cannot_attest_and_leaves_what_was_there(signed: tuple[
     foreign = tmp_path / "foreign"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", foreign], check=True)
     with pytest.raises(DeepError, match="does not hold"):
-        attestation.write(place, Settings(), word(place, expires="2030-01-01"), foreign)
+        attestation.write(place, Settings(), word(place, expires="2027-12-31"), foreign)
     assert attestation.load(place, Settings()) == {BY_WORD: word(place)}
     with pytest.raises(DeepError, match="no such key"):
         attestation.write(place, Settings(), word(place), tmp_path / "missing")
