@@ -23,9 +23,9 @@ from sqa.registry import Registered
 from sqa.runner import Progress, Runner
 from sqa.settings import Settings, Waiver
 from sqa.standard import Criterion, Standard
-from sqa.tree import Tree
+from sqa.tree import STATUS, Tree
 from sqa.wrong import explained
-from testbed.errors import DeepError
+from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import write_atomic, write_json
 from testbed.paths import cache_dir
 
@@ -222,7 +222,7 @@ def today() -> datetime.date:
 def digest(tree: Tree) -> str:
     """SHA-256 over every file's name, mode and content and every link's target: what a verdict is about.
 
-    What no check looks at counts too, and of a submodule the commit that it is at by the index.
+    What no check looks at counts too, and of a repository within it the commit that is checked out there.
     """
     total = hashlib.sha256()
     whole = Tree(tree.root)
@@ -232,14 +232,26 @@ def digest(tree: Tree) -> str:
     for name in whole.links:
         total.update(f"{(tree.root / name).readlink()} < {name}\n".encode("utf-8", "surrogateescape"))
     for name in whole.nested:
-        staged = whole.git("--literal-pathspecs", "ls-files", "--stage", "--", name)
-        total.update(f"{staged.partition(chr(9))[0]} @ {name}\n".encode("utf-8", "surrogateescape"))
+        commit, clean = whole.within(name)
+        total.update(f"{commit} {clean} @ {name}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def refuse_unknown(tree: Tree) -> None:
+    """Raise ``DeepError`` where a repository within the tree holds what no commit of it does."""
+    whole = Tree(tree.root)
+    unclean = [name for name in whole.nested if not whole.within(name)[1]]
+    if unclean:
+        raise DeepError(
+            "a repository within the tree is not what one of its commits is", found=", ".join(unclean),
+            needed="nothing changed and nothing new in it", next_step=f"see git -C {unclean[0]} status",
+            exit_code=CHECK_FAILED,
+        )  # fmt: skip
 
 
 def revision(tree: Tree) -> str:
     """The commit that the tree is, empty where it is none or differs from it."""
-    if not tree.versioned or tree.git("status", "--porcelain", check=False).strip():
+    if not tree.versioned or tree.git(*STATUS, check=False).strip():
         return ""
     return tree.git("rev-parse", "HEAD", check=False).strip()
 

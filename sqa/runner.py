@@ -251,6 +251,11 @@ class Runner:
             for name in self.tree.nested
             if not select([f"{name}/"], plan.own.get("exclude", ()))
         ]
+        if self.tree.left_out:
+            plan.reasons.append(
+                f"{len(self.tree.left_out)} files are not checked out, the first {self.tree.left_out[0]}; "
+                "next: git sparse-checkout disable, or exclude them in sqa.yml"
+            )
         if not plan.restricted or plan.reasons:
             return
         plan.reasons += _obstacles(self.tree, (*plan.selected, *plan.beside), self.settings.largest_file)

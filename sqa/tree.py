@@ -15,8 +15,13 @@ import pathspec
 
 from testbed.errors import DeepError
 
-# A repository of others, perhaps of another user, may name programs that git would start.
-GIT = ("git", "-c", "core.quotePath=false", "-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+# A repository of others, perhaps of another user, may name programs that git would start, or tell it another history.
+GIT = (
+    "git", "--no-replace-objects", "-c", "core.quotePath=false", "-c", "safe.directory=*", "-c", "core.fsmonitor=false",
+)  # fmt: skip
+STATUS = ("status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=none")
+OF_CALLER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook, and about its repository alone
+SUBMODULE = "160000"  # the mode of one in git's index
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +60,35 @@ class Tree:
 
     @cached_property
     def nested(self) -> tuple[str, ...]:
-        """Folders that are repositories of their own, submodules and others: none of their files is in the tree."""
+        """Folders that are repositories of their own, submodules and others: none of their files is in the tree.
+
+        A submodule is one whatever is in its place now: nothing, or a link.
+        """
         others = set(self._listed) - set(self.files) - set(self.links)
-        found = sorted(name.rstrip("/") for name in others if (self.root / name).is_dir())
-        return tuple(name for name in found if not select([f"{name}/"], self.exclude))
+        found = {name.rstrip("/") for name in others if (self.root / name).is_dir()}
+        found |= {name for name, (_, mode) in self._index.items() if mode == SUBMODULE}
+        return tuple(name for name in sorted(found) if not select([f"{name}/"], self.exclude))
+
+    @cached_property
+    def left_out(self) -> tuple[str, ...]:
+        """Files of git that a sparse checkout does not have."""
+        found = [name for name, (tag, _) in self._index.items() if tag == "S" and not self._regular(name)]
+        dropped = set(select(found, self.exclude)) if self.exclude else set()
+        return tuple(name for name in found if name not in dropped and not (self.root / name).is_symlink())
+
+    def within(self, name: str) -> tuple[str, bool]:
+        """Of a repository within the tree, the commit that is checked out, and whether its files are those of it.
+
+        Of one that was not fetched that is the commit by the index of this one.
+        """
+        folder = self.root / name
+        if (folder / ".git").exists() and not folder.is_symlink():
+            own = Tree(folder)
+            commit = own.git("rev-parse", "--verify", "--quiet", "HEAD", check=False).strip()
+            return commit, bool(commit) and not own.git(*STATUS)
+        staged = self.git("--literal-pathspecs", "ls-files", "--stage", "--", name).split()
+        empty = not folder.is_symlink() and not (folder.is_dir() and any(folder.iterdir()))
+        return (staged[1] if staged else ""), bool(staged) and empty
 
     @cached_property
     def _matched(self) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -111,15 +141,22 @@ class Tree:
 
     def git(self, *arguments: str, check: bool = True) -> str:
         """What git says; raises ``DeepError`` when it fails and ``check`` is set."""
-        done = subprocess.run([*GIT, *arguments], cwd=self.root, capture_output=True, check=False)
+        done = subprocess.run([*GIT, *arguments], cwd=self.root, env=_environment(), capture_output=True, check=False)
         if check and done.returncode:
             raise DeepError(f"git {arguments[0]} failed in {self.root}", found=os.fsdecode(done.stderr).strip()[-300:])
         return os.fsdecode(done.stdout) if not done.returncode else ""
 
     @cached_property
+    def _index(self) -> dict[str, tuple[str, str]]:
+        """Of what git knows: the tag, ``S`` where a sparse checkout leaves it out, and the mode."""
+        rows = self.git("ls-files", "-t", "--stage", "-z").split("\0") if self.versioned else []
+        split = (row.partition("\t") for row in rows if row)
+        return {name: (about[0], about.split()[1]) for about, _, name in split}
+
+    @cached_property
     def _listed(self) -> list[str]:
         if self.versioned:
-            return [*filter(None, self.git("ls-files", "-z").split("\0")), *self._untracked()]
+            return [*self._index, *self._untracked()]
         found: list[str] = []
         for folder, folders, names in os.walk(self.root, onerror=_refuse):
             folders[:] = [name for name in folders if name != ".git"]
@@ -134,6 +171,11 @@ class Tree:
             return stat.S_ISREG(os.lstat(f"{self.root}/{name}").st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+
+def _environment() -> dict[str, str]:
+    around = {name: value for name, value in os.environ.items() if name not in OF_CALLER}
+    return {**around, "GIT_GRAFT_FILE": os.devnull}
 
 
 def _refuse(error: OSError) -> None:

@@ -148,6 +148,8 @@ def report(
         return
     from sqa import statement
 
+    if sign:
+        gate.refuse_unknown(repo.tree)
     signed = statement.sign(made, sign) if sign else None
     folder = output or repo.root / "reports" / "sqa"
     files = _write(made, folder)
@@ -170,6 +172,7 @@ def verify(
 ) -> None:
     """Show what a signed attestation says; end with 1 unless a signer says that this very tree passed."""
     repo = gate.repository(root, plugins=False)
+    gate.refuse_unknown(repo.tree)
     from sqa import statement
 
     signer, said = statement.verify(_envelope(attestation_file), signers or repo.root / repo.settings.signers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.runner import Runner
 from sqa.settings import Settings
 from sqa.tree import Tree
+from testbed.errors import DeepError
 from tests.unit.sqa_toys import CHECK, after, commit, find_bad, registered, run, write
 
 
@@ -426,11 +428,68 @@ def test_a_submodule_that_was_not_fetched_is_no_pass_either(nested: Path, tmp_pa
     assert run(tmp_path / "clone").verdict is Verdict.INCONCLUSIVE
 
 
-def test_a_tree_with_another_commit_of_a_submodule_is_another_tree(nested: Path) -> None:
+@pytest.mark.parametrize("instead", ["nothing", "a link"])
+def test_a_submodule_is_one_whatever_is_in_its_place(nested: Path, instead: str) -> None:
+    shutil.rmtree(nested / "vendor" / "part")
+    if instead == "a link":
+        (nested / "vendor" / "part").symlink_to(nested / "beside")
+    assert Tree(nested).nested == ("beside", "vendor/part")
+
+
+@pytest.mark.parametrize("name", ["vendor/part", "beside"])
+def test_a_tree_with_another_commit_of_what_is_within_is_another_tree(nested: Path, name: str) -> None:
     before = gate.digest(Tree(nested))
-    commit(nested / "vendor" / "part")
-    subprocess.run(["git", "add", "vendor/part"], cwd=nested, check=True)
+    commit(nested / name)
     assert gate.digest(Tree(nested)) != before
+    gate.refuse_unknown(Tree(nested))
+
+
+@pytest.mark.parametrize("name", ["vendor/part", "beside"])
+@pytest.mark.parametrize("file", ["hidden", "new"])
+def test_nobody_vouches_for_what_no_commit_holds(nested: Path, name: str, file: str) -> None:
+    """Also where the repository says that git need not look."""
+    gate.refuse_unknown(Tree(nested))
+    before = gate.digest(Tree(nested))
+    write(nested / name, **{file: "changed"})
+    for setting in (["status.showUntrackedFiles", "no"], ["diff.ignoreSubmodules", "all"]):
+        subprocess.run(["git", "config", *setting], cwd=nested / name, check=True)
+    assert gate.digest(Tree(nested)) != before
+    with pytest.raises(DeepError, match=name):
+        gate.refuse_unknown(Tree(nested))
+
+
+def test_a_submodule_that_was_not_fetched_is_at_the_commit_by_the_index(nested: Path, tmp_path: Path) -> None:
+    shutil.rmtree(nested / "beside")
+    commit(nested)
+    subprocess.run(["git", "clone", "-q", str(nested), str(tmp_path / "clone")], check=True)
+    assert gate.digest(Tree(tmp_path / "clone")) == gate.digest(Tree(nested))
+    write(tmp_path / "clone" / "vendor" / "part", new="x")
+    with pytest.raises(DeepError, match="vendor/part"):
+        gate.refuse_unknown(Tree(tmp_path / "clone"))
+
+
+def test_the_environment_of_a_hook_is_not_taken_for_that_of_another_repository(
+    nested: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = gate.digest(Tree(nested))
+    monkeypatch.setenv("GIT_DIR", str(nested / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(nested / ".git" / "index"))
+    assert gate.digest(Tree(nested)) == before
+    gate.refuse_unknown(Tree(nested))
+
+
+def test_what_a_sparse_checkout_leaves_out_is_no_pass(root: Path) -> None:
+    write(root / "away", hidden="BAD\n")
+    write(root, one="fine\n")
+    commit(root)
+    subprocess.run(["git", "sparse-checkout", "set", "--no-cone", "/*.txt"], cwd=root, check=True)
+    assert not (root / "away").exists()
+    found = run(root)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reasons[0].startswith("1 files are not checked out, the first away/hidden.txt; next: git sparse-ch")
+    assert Tree(root, ("/away/",)).left_out == ()
+    subprocess.run(["git", "sparse-checkout", "disable"], cwd=root, check=True)
+    assert run(root).verdict is Verdict.FAIL
 
 
 def test_scripts_are_known_by_the_program_that_their_first_line_names(tmp_path: Path) -> None:
