@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from sqa.model import SEVERITIES, Finding
-from sqa.tree import Tree, select
+from sqa.tree import Tree, select, valid_patterns
 from sqa.wrong import of_type
 
 TIMEOUT = 900.0
@@ -225,10 +225,17 @@ class Check:  # pylint: disable=too-many-instance-attributes # each is one thing
                 raise InconclusiveError(
                     f"sqa.yml: checks.{self.name}.severity: {value!r}; needed: one of {', '.join(SEVERITIES)}"
                 )
-            if key in known and not isinstance(value, known[key]):
+            if key in known and (
+                not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool)
+            ):
                 raise InconclusiveError(
                     f"sqa.yml: checks.{self.name}.{key}: {of_type(value, known[key])}; next: correct it there"
                 )
+            if key == "exclude":
+                try:
+                    valid_patterns(value)
+                except ValueError as wrong:
+                    raise InconclusiveError(f"sqa.yml: checks.{self.name}.exclude: {wrong}; correct it there") from None
 
     def selected(self, tree: Tree, exclude: Sequence[str] = ()) -> tuple[str, ...]:
         """The files of ``tree`` that it examines, in order, without those that a pattern of ``exclude`` matches."""

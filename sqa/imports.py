@@ -7,6 +7,7 @@ import hashlib
 import io
 import sys
 import tokenize
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -17,6 +18,7 @@ from sqa.check import InconclusiveError
 from sqa.tree import Tree
 
 FORMAT = "2"  # raised whenever ``named`` finds other names, or ``code`` keeps something else
+NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # the last where it is too deep for the parser
 
 
 class Imports:
@@ -117,7 +119,14 @@ class Imports:
 
 
 def _key(digest: str) -> str:
-    return f"imports {FORMAT} {digest}"
+    return f"imports {FORMAT} {sys.version_info[:2]} {digest}"  # what is Python depends on its version
+
+
+def _parsed(text: bytes) -> ast.Module:
+    """What a file says to Python; raises one of ``NO_PYTHON``. What Python warns of is the tools' to say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 def code(text: bytes) -> str:
@@ -128,7 +137,7 @@ def code(text: bytes) -> str:
     """
     total, line = hashlib.sha256(), 0
     try:
-        ast.parse(text)  # first: the tokenizer itself fails on what is no text
+        _parsed(text)  # first: the tokenizer itself fails on what is no text
         for token in tokenize.tokenize(io.BytesIO(text).readline):
             if token.type == tokenize.NL or (token.type == tokenize.COMMENT and ":" not in token.string):
                 continue
@@ -136,7 +145,7 @@ def code(text: bytes) -> str:
             line = token.end[0]
             said = "" if token.type == tokenize.NEWLINE else f"{token.start[1]} {token.string}"
             total.update(f"{start}{token.type} {said}".encode())
-    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError):
+    except (*NO_PYTHON, tokenize.TokenError):
         return hashlib.sha256(text).hexdigest()
     return total.hexdigest()
 
@@ -148,8 +157,8 @@ def named(text: bytes) -> list[str]:
     nothing.
     """
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+        tree = _parsed(text)
+    except NO_PYTHON:
         return []
     bound: dict[str, str] = {}
     found = set()

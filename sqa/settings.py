@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from sqa import standard
 from sqa.standard import Strict
+from sqa.tree import valid_patterns
 from sqa.wrong import explained, not_yaml
 from testbed.errors import DeepError
 from testbed.files import write_atomic
@@ -46,6 +47,12 @@ class Waiver(Strict):
     def _plain(cls, value: str) -> str:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value):
             raise ValueError(f"found {value!r}, needed small letters, digits and dashes, a letter or digit first")
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        valid_patterns([value] if value else [])
         return value
 
     @model_validator(mode="after")
@@ -88,6 +95,12 @@ class Settings(Strict):
             raise ValueError(
                 f"found {', '.join(sorted(unknown)) or 'none'}, needed some of {', '.join(standard.names())}"
             )
+        return value
+
+    @field_validator("exclude")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        valid_patterns(value)
         return value
 
     @field_validator("attestations", "signers", "baseline", "plugins")

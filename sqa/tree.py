@@ -188,6 +188,17 @@ def select(names: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if spec.match_file(name))
 
 
+def valid_patterns(patterns: Sequence[object]) -> None:
+    """Raise ``ValueError`` for one that is no pattern of .gitignore's kind."""
+    for one in patterns:
+        if not isinstance(one, str):
+            raise ValueError(f"found {one!r}, needed a text")
+        try:
+            _spec((one,))
+        except ValueError:
+            raise ValueError(f"found {one!r}, needed a pattern as in .gitignore") from None
+
+
 @lru_cache(maxsize=512)
 def _spec(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
     return pathspec.GitIgnoreSpec.from_lines(patterns)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,6 +45,29 @@ def test_remarks_and_empty_lines_say_nothing_to_others(what: str) -> None:
 
 def test_everything_else_does() -> None:
     assert len({imports.code(text) for text in (MODULE, *OTHER.values())}) == len(OTHER) + 1
+
+
+@pytest.mark.parametrize("sign", [b"-", b"("])
+def test_what_is_too_deep_for_the_parser_is_no_python(sign: bytes) -> None:
+    deep = b"import other\nx = " + sign * 50_000 + b"1\n"
+    assert imports.named(deep) == []
+    assert imports.code(deep) == hashlib.sha256(deep).hexdigest()
+
+
+def test_what_python_warns_of_is_for_the_tools_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert imports.named(b'import other\nx = "\\d"\n') == ["other"]
+        assert imports.code(b'x = "\\d"\n') != imports.code(b'x = "\\e"\n')
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_read_by_another_python_is_read_again(tree: Path) -> None:
+    assert imports.closure(Tree(tree), "use.py") == {"other.py"}
+    with sqlite3.connect(tree.parent / "cache" / "sqa" / "results.db") as database:
+        keys = [key for (key,) in database.execute("SELECT key FROM result")]
+    assert keys
+    assert all(f"({sys.version_info.major}, {sys.version_info.minor})" in key for key in keys)
 
 
 @pytest.fixture

@@ -219,6 +219,8 @@ def test_a_badge_is_lost_with_what_it_stands_for(but: str, reached: str) -> None
         ("largest_file: many", "largest_file: found 'many', needed a whole number"),
         ("largest_file: 0", "largest_file: found 0, needed more than 0"),
         ("exclude: [1]", "exclude.0: found 1, needed a text"),
+        ("exclude: ['!']", "exclude: found '!', needed a pattern as in .gitignore"),
+        (f"waivers: [{ {**waiver(check='x'), 'path': '!'} }]", "waivers.0.path: found '!', needed a pattern"),
         ("signers: /etc/signers", "signers: found '/etc/signers', needed a path inside of the repository"),
         ("- a", "sqa.yml: found a list, needed keys with values"),
         (f"waivers: [{ {**waiver(check='x'), 'reason': 'short'} }]",

@@ -533,6 +533,9 @@ def test_a_tool_that_cannot_be_installed_is_no_pass(root: Path, tmp_path: Path) 
         ({"colour": "red"}, "checks.toy.colour: no such setting; needed: one of colours, exclude, severity, timeout"),
         ({"colours": "red"}, "checks.toy.colours: found 'red', needed a list; next: correct it there"),
         ({"exclude": "one.txt"}, "checks.toy.exclude: found 'one.txt', needed a list"),
+        ({"exclude": [1]}, "checks.toy.exclude: found 1, needed a text"),
+        ({"exclude": ["!"]}, "checks.toy.exclude: found '!', needed a pattern as in .gitignore"),
+        ({"timeout": True}, "checks.toy.timeout: found True, needed a number"),
     ],
 )
 def test_a_setting_that_a_check_does_not_take_is_no_pass(root: Path, settings: dict[str, Any], why: str) -> None:
