@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sqa import attestation, gate, settings, standard
@@ -12,6 +13,7 @@ from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.runner import Progress
 from sqa.settings import Settings
 from testbed import sites
+from testbed.errors import DeepError
 from testbed.paths import repo_root
 
 STANDARD = "service"
@@ -19,6 +21,8 @@ STANDARD = "service"
 TOOLS = ("ssh-audit", "sslyze")
 # Hidden, for every other file of the folder is read as an inventory.
 SETTINGS = ".sqa.yml"
+# Settings that are about code.
+OF_CODE = {"baseline", "checks", "exclude", "plugins"}
 # The checks that the acceptance suite is: each of its tests says which one it is a part of.
 OF_A_SITE = {
     "acceptance": "The site does what it promises",
@@ -61,11 +65,28 @@ def repository(site: str) -> gate.Repository:
     folder = sites.site_path(site)
     found = gate.repository(repo_root())
     known = settings.load(folder, SETTINGS, Settings(standards=(STANDARD,), gate="none"))
+    _refuse_idle(folder / SETTINGS, known)
     of_site = known.model_copy(update={"checks": found.settings.checks, "exclude": found.settings.exclude})
     return replace(
         found, settings=of_site, standards={STANDARD: standard.load(STANDARD)}, further=tuple(OF_A_SITE),
         place=attestation.Place(folder, found.tree, site), settings_file=folder / SETTINGS,
     )  # fmt: skip
+
+
+def _refuse_idle(path: Path, known: Settings) -> None:
+    """Raise ``DeepError`` for what says nothing in the settings of a site: code is the repository's."""
+    idle = sorted(OF_CODE & known.model_fields_set)
+    if idle:
+        raise DeepError(
+            f"{path}: {', '.join(idle)}: does nothing for a site", needed=f"it in {settings.NAME} of the repository",
+            next_step="move it there, or remove it",
+        )  # fmt: skip
+    if "standards" in known.model_fields_set and known.standards != (STANDARD,):
+        raise DeepError(
+            f"{path}: standards", found=", ".join(known.standards), needed=STANDARD, next_step="correct the file"
+        )
+    for one in known.waivers:
+        gate.refuse_path(one, tuple(OF_A_SITE))
 
 
 def outcomes(verdict: Mapping[str, Any]) -> list[Outcome]:

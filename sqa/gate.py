@@ -149,30 +149,62 @@ def waiver(repo: Repository, **fields: Any) -> Waiver:
     """Write a waiver that begins today; raises ``DeepError`` for one that is not whole or names what is not there."""
     if fields.get("check"):
         _known([fields["check"]], {*repo.checks, *repo.further}, "check")
+    if fields.get("criterion"):
+        fields["criterion"] = standard.find(fields["criterion"], repo.standards).id
     try:
         made = Waiver(since=today(), **fields)
     except ValidationError as wrong:
         raise DeepError(f"not a waiver: {explained(wrong, Waiver)}", next_step="deep sqa waive --help") from wrong
+    refuse_path(made, repo.further)
     settings.add_waiver(repo.settings_file, made, repo.settings)
     return made
 
 
+def refuse_path(made: Waiver, of_site: Sequence[str]) -> None:
+    """Raise ``DeepError`` for a waiver of files from a check ``of_site``, which looks at hosts."""
+    if made.path and made.check in of_site:
+        raise DeepError(
+            f"waiver {made.id}: what the check {made.check} finds at a site is in no file", found=f"path {made.path}",
+            next_step="leave the path out, and name the test with --rule if wanted",
+        )  # fmt: skip
+
+
 def attest(repo: Repository, criterion: str, words: str, signer: str, expires: datetime.date, key: Path) -> Path:
-    """Write and sign an attestation of today; returns its file."""
-    _known([criterion], {one.id for one in repo.criteria}, "criterion")
-    if expires < today():
-        raise DeepError("an attestation that has expired", found=str(expires), needed=f"a day from {today()} on")
+    """Write and sign an attestation of today; returns its file.
+
+    Raises ``DeepError`` where it would not count: its checks, which are run for that, say more than a word.
+    """
+    asked = standard.find(criterion, repo.standards)
     about = attestation.repository(repo.place)
     try:
         made = Attestation(
-            criterion=criterion, repository=about, site=repo.place.site, statement=words, signer=signer, date=today(),
+            criterion=asked.id, repository=about, site=repo.place.site, statement=words, signer=signer, date=today(),
             expires=expires,
         )  # fmt: skip
     except ValidationError as wrong:
         raise DeepError(
             f"not an attestation: {explained(wrong, Attestation)}", next_step="deep sqa attest --help"
         ) from wrong
+    _refuse_uncounted(repo, asked, made)
     return attestation.write(repo.place, repo.settings, made, key)
+
+
+def _refuse_uncounted(repo: Repository, criterion: Criterion, made: Attestation) -> None:
+    of_site = [name for name in criterion.checks if name in repo.further]
+    why = f"checked at the site by {', '.join(of_site)}"
+    if not of_site:
+        names = wanted(repo, frozenset({criterion.id}))
+        judged = judge(
+            look(repo, names), repo.standards, repo.settings, today=today(), attestations={criterion.id: made},
+            only=frozenset({criterion.id}),
+        ).criteria[0]  # fmt: skip
+        if judged.means == "attested":
+            return
+        why = f"{judged.verdict.value}: {judged.why}"
+    raise DeepError(
+        f"a word on {criterion.id} does not count here", found=why, needed="no check that looks at anything for it",
+        next_step=f"deep sqa run --criteria {criterion.id}; what cannot be met is for deep sqa waive",
+    )  # fmt: skip
 
 
 def begin(root: Path) -> Path:

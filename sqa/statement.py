@@ -7,7 +7,6 @@ The statement (in-toto Statement v1, predicate test-result v0.1) is about the co
 from __future__ import annotations
 
 import base64
-import binascii
 import fnmatch
 import hashlib
 import json
@@ -99,7 +98,7 @@ def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, A
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = [(one["keyid"], base64.b64decode(one["sig"], validate=True)) for one in envelope["signatures"]]
-    except (KeyError, TypeError, binascii.Error) as broken:
+    except (KeyError, TypeError, ValueError) as broken:
         raise _refused("not a DSSE envelope", f"{type(broken).__name__}: {broken}") from broken
     if envelope.get("payloadType") != PAYLOAD:
         raise _refused("not an in-toto attestation", str(envelope.get("payloadType")))

@@ -18,6 +18,7 @@ from sqa import attestation, baseline, gate, standard, tools
 from sqa.judgement import Judgement
 from sqa.model import Verdict
 from sqa.reports import FORMATS
+from sqa.wrong import of_type
 from testbed.cli.options import Json, SiteName, SiteTestbed, complete_site
 from testbed.console import emit, err
 from testbed.errors import CHECK_FAILED, DeepError
@@ -197,16 +198,21 @@ def verify(
 @app.command()
 def explain(
     identifier: Annotated[str, typer.Argument(metavar="ID", autocompletion=complete_criterion)],
+    site: OfSite = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Say what a criterion asks for, what would show it, and how it is met here."""
-    repo = gate.repository(root, plugins=False)
+    repo = _of(site, root, plugins=False)
     criterion = standard.find(identifier)
     further = [one.check.name for one in repo.checks.values() if criterion.id in one.check.criteria]
     data = {**criterion.model_dump(), "family": criterion.family, "checks": [*criterion.checks, *further]}
     data["not_applicable"] = repo.settings.not_applicable.get(criterion.id)
-    data["attested"] = criterion.id in attestation.load(repo.place, repo.settings)
+    word = attestation.load(repo.place, repo.settings).get(criterion.id)
+    data["attested"] = word and {
+        "signer": word.signer, "expires": word.expires, "expired": word.expires < gate.today(),
+        "beside_checks": bool(data["checks"]),
+    }  # fmt: skip
     data["waivers"] = [one.id for one in repo.settings.waivers if one.criterion == criterion.id]
     emit(data, as_json, lambda _: _explained(data))
 
@@ -340,11 +346,18 @@ def _write(made: dict[str, Any], folder: Path) -> list[Path]:
 
 def _envelope(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as broken:
-        raise DeepError(
-            f"{path}: not an attestation", found=str(broken), next_step="deep sqa report --sign KEY"
-        ) from broken
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as broken:
+        raise _no_envelope(path, f"no JSON: {broken}") from broken
+    if not isinstance(read, dict):
+        raise _no_envelope(path, of_type(read, dict).partition(",")[0].removeprefix("found "))
+    return read
+
+
+def _no_envelope(path: Path, found: str) -> DeepError:
+    return DeepError(
+        f"{path}: not an attestation", found=found, needed="a DSSE envelope", next_step="deep sqa report --sign KEY"
+    )
 
 
 def _verified(data: dict[str, Any]) -> str:
@@ -367,10 +380,16 @@ def _explained(data: dict[str, Any]) -> Group:
     if data["not_applicable"]:
         lines.append(f"not applicable here: {data['not_applicable']}")
     if data["attested"]:
-        lines.append("attested here")
+        lines.append(_attested(data["attested"]))
     if data["waivers"]:
         lines.append(f"waivers: {', '.join(data['waivers'])}")
     return Group(*lines)
+
+
+def _attested(word: dict[str, Any]) -> str:
+    ends = f"expired on {word['expires']}" if word["expired"] else f"until {word['expires']}"
+    beside = "; it does not count beside checks that have something to look at" if word["beside_checks"] else ""
+    return f"attested here by {word['signer']}, {ends}{beside}"
 
 
 class _Shown:

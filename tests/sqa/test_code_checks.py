@@ -147,6 +147,17 @@ def test_scripts_of_python_are_examined_whatever_they_are_called(name: str, tmp_
     assert (found.selected, found.examined) == (3, 3)
 
 
+@pytest.mark.parametrize("first", ["/usr/bin/python3.12", "/usr/bin/env -S python3 -u", ".venv/bin/python"])
+def test_semgrep_reads_scripts_that_it_does_not_know_by_itself(tmp_path: Path, first: str) -> None:
+    root = write(tmp_path / "tree", {"bin/tool": f"#!{first}\nimport tempfile\n\ntempfile." + "mktemp()\n"})
+    found = run(root, "semgrep")
+    assert (places(found), found.examined) == ({("bin/tool", 4, "temporary-name")}, 1)
+    broken = run(write(root, {"bin/tool": f"#!{first}\nimport tempfile\ntempfile." + "mktemp(\n)))\n"}), "semgrep")
+    assert broken.verdict is Verdict.INCONCLUSIVE
+    assert "bin/tool: " in broken.reasons[0]
+    assert str(tmp_path) not in broken.reasons[0]
+
+
 def test_every_rule_of_semgrep_has_a_sample() -> None:
     assert sorted(SAMPLES) == sorted(name for path in FILES for name in ID.findall(path.read_text("utf-8")))
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sqa import assessment, attestation, gate, settings, statement
+from sqa import assessment, attestation, gate, settings, standard, statement
 from sqa.judgement import judge
 from sqa.model import Finding, Outcome, Verdict, fingerprinted
 from sqa.reports import FORMATS
@@ -333,9 +333,46 @@ def test_a_waiver_changes_no_other_line(repo: gate.Repository) -> None:
 def test_a_word_is_given_and_explained(repo: gate.Repository, key: Path) -> None:
     words = ["attest", "QC.Doc03", "--statement", "The pages are published after each release.", "--key", str(key)]
     assert deep(repo, *words, "--signer", "maintainers", "--expires", "2026-12-31")[0] == 0
-    assert "attested here" in deep(repo, "explain", "QC.Doc03")[1]
-    with pytest.raises(DeepError, match="has expired"):
+    assert "attested here by maintainers, until 2026-12-31\n" in deep(repo, "explain", "QC.Doc03")[1]
+    with pytest.raises(DeepError, match="expires: found 2025-12-31, needed a day from 2026-01-01") as past:
         deep(repo, *words, "--signer", "maintainers", "--expires", "2025-12-31")
+    assert past.value.next_step
+    with pytest.raises(DeepError, match="unknown criterion") as unknown:
+        deep(repo, "attest", "QC.Doc99", *words[2:], "--signer", "maintainers", "--expires", "2026-12-31")
+    assert "correct the file" not in str(unknown.value.next_step)
+
+
+def test_a_word_that_has_expired_is_not_explained_as_one_that_counts(
+    repo: gate.Repository, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["attest", "QC.Doc03", "--statement", "The pages are published after each release.", "--key", str(key)]
+    assert deep(repo, *words, "--signer", "maintainers", "--expires", "2026-03-31")[0] == 0
+    monkeypatch.setattr(gate, "today", lambda: datetime.date(2026, 4, 1))
+    assert "attested here by maintainers, expired on 2026-03-31\n" in deep(repo, "explain", "QC.Doc03")[1]
+    said = json.loads(deep(repo, "explain", "QC.Doc03", "--json")[1])["attested"]
+    assert (said["expires"], said["expired"]) == ("2026-03-31", True)
+
+
+def test_a_word_is_given_only_where_it_counts(repo: gate.Repository, key: Path) -> None:
+    """``files`` fails, ``molecule`` could not look; there is no page for ``markdown``."""
+    about = ["--statement", "It is there, and was seen by us today.", "--key", str(key), "--signer", "maintainers"]
+    about += ["--expires", "2026-12-31"]
+    with pytest.raises(DeepError, match=r"a word on QC\.Lic01\.1 does not count here \(found: fail: files") as refused:
+        deep(repo, "attest", "QC.Lic01.1", *about)
+    assert refused.value.exit_code == 2
+    assert attestation.load(repo.place, repo.settings) == {}
+    with pytest.raises(DeepError, match=r"does not count here \(found: inconclusive: molecule"):
+        deep(repo, "attest", "QC.Dep04", *about)
+    assert deep(repo, "attest", "QC.Doc2.2", *about)[0] == 0
+    assert set(attestation.load(repo.place, repo.settings)) == {"QC.Doc02.2"}
+    assert "it does not count beside checks that have something to look at" in deep(repo, "explain", "QC.Doc02.2")[1]
+
+
+def test_what_is_no_attestation_is_said(repo: gate.Repository, key: Path, tmp_path: Path) -> None:
+    for text, found in (("[1]", "found: a list"), ("{", "no JSON"), ('{"payload": "é"}', "ValueError")):
+        (tmp_path / "wrong.json").write_text(text)
+        with pytest.raises(DeepError, match=found):
+            deep(repo, "verify", str(tmp_path / "wrong.json"))
 
 
 @pytest.fixture
@@ -390,6 +427,57 @@ def test_a_site_that_is_not_meant_is_refused(more: list[str], why: str) -> None:
     with pytest.raises(DeepError) as refused:
         CliRunner().invoke(cli.app, [*words, "--expires", "2026-05-01", *more], catch_exceptions=False)
     assert why in f"{refused.value} {refused.value.next_step}"
+
+
+OF_FILES = (
+    "{id: w, check: hardening, path: /etc/, reason: it goes with the next release, owner: admin, since: 2026-01-01,"
+    " expires: 2026-05-01}"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("checks: {ruff: {exclude: [a]}}", "checks: does nothing for a site"),
+        ("exclude: [/docs/]\nbaseline: x", "baseline, exclude: does nothing for a site"),
+        ("standards: [software]", "found: software; needed: service"),
+        (f"waivers: [{OF_FILES}]", "waiver w: what the check hardening finds at a site is in no file"),
+    ],
+)  # fmt: skip
+def test_what_does_nothing_for_a_site_is_refused(sites: Path, text: str, why: str) -> None:
+    (sites / "one" / ".sqa.yml").write_text(f"{'' if 'standards' in text else 'standards: [service]'}\n{text}\n")
+    with pytest.raises(DeepError, match=r"^") as refused:
+        assessment.repository("one")
+    assert why in str(refused.value)
+
+
+def test_a_waiver_that_could_cover_nothing_is_not_written(repo: gate.Repository, sites: Path) -> None:
+    words = ["waive", "--id", "w", "--reason", "replaced in the next release", "--owner", "admin"]
+    with pytest.raises(DeepError, match="is in no file"):
+        CliRunner().invoke(
+            cli.app,
+            [*words, "--expires", "2026-05-01", "--site", "one", "--check", "hardening", "--path", "/etc/"],
+            catch_exceptions=False,
+        )
+    assert "waivers" not in (sites / "one" / ".sqa.yml").read_text()
+    with pytest.raises(DeepError, match="expires: found 2025-05-01, needed a day from 2026-01-01 to 2028-01-02"):
+        deep(repo, *words, "--expires", "2025-05-01", "--check", "ruff")
+    with pytest.raises(DeepError, match="unknown criterion") as unknown:
+        deep(repo, *words, "--expires", "2026-05-01", "--criterion", "QC.Doc99")
+    assert "correct the file" not in str(unknown.value.next_step)
+
+
+def test_what_is_known_of_a_site_is_explained(sites: Path, repo: gate.Repository, key: Path) -> None:
+    shutil.copytree(repo.root / ".sqa", sites / "one" / ".sqa")
+    words = ["--statement", "The helpdesk answers within a day, seen today.", "--key", str(key)]
+    words = ["--site", "one", *words, "--signer", "maintainers", "--expires", "2026-12-31"]
+    assert CliRunner().invoke(cli.app, ["attest", "SvcQC.Sup01", *words], catch_exceptions=False).exit_code == 0
+    said = CliRunner().invoke(cli.app, ["explain", "SvcQC.Sup01", "--site", "one"], catch_exceptions=False)
+    assert "attested here by maintainers" in said.output
+    assert "attested" not in deep(repo, "explain", "SvcQC.Sup01")[1].partition("checks:")[2].partition("not apply")[2]
+    checked = next(one.id for one in standard.load("service").criteria if one.checks == ("tls",))
+    with pytest.raises(DeepError, match=f"a word on {checked} does not count here .found: checked at the site by tls"):
+        CliRunner().invoke(cli.app, ["attest", checked, *words], catch_exceptions=False)
 
 
 def test_a_repository_begins_once(repo: gate.Repository, tmp_path: Path) -> None:

@@ -497,15 +497,25 @@ def test_scripts_are_known_by_the_program_that_their_first_line_names(tmp_path: 
         "plain": "#!/usr/bin/python3", "env": "#!/usr/bin/env python3", "split": "#!/usr/bin/env -S python3.12 -I",
         "own": "#!/opt/x/bin/pypy3", "shell": "#!/bin/sh -eu", "bash": "#! /usr/bin/env bash", "zsh": "#!/bin/zsh",
         "words": "#!/usr/bin/env python3-config", "none": "x = 1", "empty": "", "data.txt": "#!/usr/bin/python3",
-        "run.cgi": "#!/usr/bin/python3",
+        "run.cgi": "#!/usr/bin/python3", "no-env": "#!/usr/bin/env", "clean": "#!/usr/bin/env -i python3",
+        "sets": "#!/usr/bin/env -S VAR=1 python3 -u", "says": "#!/usr/bin/env -vS python3", "old": "#!/usr/bin/python2",
+        "uv": "#!/usr/bin/env -S uv run --script", "system": "#!/usr/libexec/platform-python", "text.j2": "#!/bin/sh",
+        "own-env": "#!.venv/bin/python", "box": "#!/bin/busybox sh", "mir": "#!/bin/mksh", "plain.cgi": "#!/bin/sh",
+        "glued": "#!/usr/bin/env -Spython3", "unset": "#!/usr/bin/env -S -u bash ruby",
+        "long": "#!/bin/env -S X=/bin/sh ruby",
     }  # fmt: skip
     for name, line in lines.items():
         (tmp_path / name).write_text(f"{line}\nimport other\n")
     (tmp_path / "run.cgi").chmod(0o755)
+    (tmp_path / "no-end").write_bytes(b"#!/bin/sh")
     (tmp_path / "other.py").write_text("")
     tree = Tree(tmp_path)
-    assert {name for name in tree.files if scripts.is_python(tree, name)} == {"plain", "env", "split", "own", "run.cgi"}
-    assert {name for name in tree.files if scripts.is_shell(tree, name)} == {"shell", "bash"}
+    assert {name for name in tree.files if scripts.is_python(tree, name)} == {
+        "plain", "env", "split", "own", "run.cgi", "clean", "sets", "says", "old", "uv", "system", "own-env", "glued",
+    }  # fmt: skip
+    assert {name for name in tree.files if scripts.is_shell(tree, name)} == {
+        "shell", "bash", "box", "mir", "plain.cgi", "no-end",
+    }  # fmt: skip
     assert imports.closure(tree, "plain") == {"other.py"}
     assert imports.closure(tree, "shell") == frozenset()
 
