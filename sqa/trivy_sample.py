@@ -1,4 +1,4 @@
-"""An image archive and a database of Trivy's, made by hand and as small as can be: one package, one vulnerability.
+"""An image archive, a bill of materials and a database of Trivy's, made by hand and as small as can be.
 
 With them the check of images shows offline that it finds what it should, and asks of each database whether it knows
 what everybody knows.
@@ -11,7 +11,7 @@ import io
 import json
 import struct
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Entries = Mapping[str, "str | Entries"]
@@ -19,7 +19,7 @@ Entries = Mapping[str, "str | Entries"]
 VULNERABLE = ("jinja2", "2.10")
 CORRECTED = ("jinja2", "2.10.1")
 VULNERABILITY = "CVE-2019-10906"
-DATA_OF = "2026-01-01"
+DATA_OF = "2020-01-01"
 
 # A file of bbolt's: pages of 4 KiB; two of them say where the root is (meta), one lists free pages, one holds all else.
 PAGE = 4096
@@ -52,8 +52,26 @@ def write_image(
     )  # fmt: skip
 
 
-def write_database(folder: Path, *, knows: bool = True, data_of: str = DATA_OF) -> None:
-    """A cache folder of Trivy's with the database; one that ``knows`` nothing holds no vulnerability."""
+def write_materials(path: Path, system: Mapping[str, str], kind: str, packages: Sequence[str]) -> None:
+    """A bill of materials (CycloneDX) with version 0 of packages on a ``system``, as Trivy describes one.
+
+    ``kind``: how URLs of its packages begin, such as ``pkg:deb/debian``.
+    """
+    parts: list[dict[str, str]] = [
+        {"type": "operating-system", "name": system["Family"], "version": system["Name"]},
+        *({"type": "library", "name": one, "version": "0", "purl": f"{kind}/{one}@0?arch=x86_64"} for one in packages),
+    ]
+    numbered = [{"bom-ref": str(number), **part} for number, part in enumerate(parts)]
+    path.write_text(
+        json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": numbered}), "utf-8"
+    )
+
+
+def write_database(folder: Path, *, knows: bool = True, data_of: str = DATA_OF, systems: Sequence[str] = ()) -> None:
+    """A cache folder of Trivy's with the database; one that ``knows`` nothing holds no vulnerability.
+
+    ``systems``: distributions with their releases, such as ``debian 12``, of each of which it knows a flaw in openssl.
+    """
     source = "pip::GitHub Security Advisory pip"
     versions = {"PatchedVersions": [CORRECTED[1]], "VulnerableVersions": [f"<{CORRECTED[1]}"]}
     told = {"Title": "Leaves the sandbox through str.format_map", "Severity": "HIGH"}
@@ -63,6 +81,7 @@ def write_database(folder: Path, *, knows: bool = True, data_of: str = DATA_OF) 
             "data-source": {source: json.dumps({"ID": "ghsa", "Name": source.removeprefix("pip::")})},
             source: {VULNERABLE[0]: {VULNERABILITY: json.dumps(versions)}} if knows else {},
             "vulnerability": {VULNERABILITY: json.dumps(told)} if knows else {},
+            **{system: {"openssl": {VULNERABILITY: json.dumps({"FixedVersion": "3.0.9-1"})}} for system in systems},
         })
     )  # fmt: skip
     times = dict.fromkeys(("UpdatedAt", "NextUpdate", "DownloadedAt"), f"{data_of}T00:00:00Z")

@@ -319,7 +319,9 @@ def list_tools(
     emit(
         {"tools": data},
         as_json,
-        lambda _: _table(["tool", "installed"], [[one["tool"], _yes(one["installed"])] for one in data]),
+        lambda _: _table(
+            ["tool", "installed", "folder"], [[one["tool"], _yes(one["installed"]), one["folder"]] for one in data]
+        ),
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,13 @@ import yaml
 from sqa import trivy_sample
 from sqa.model import Outcome, Verdict
 from sqa.trivy_sample import CORRECTED, VULNERABILITY, VULNERABLE
+from testbed.artifacts import api
+from testbed.artifacts.declaration import load_all
+from testbed.artifacts.store import Store
 from tests.sqa.real_checks import run
 
 TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()
+TO_COME = (datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=2)).isoformat()
 
 
 def scanned(root: Path, packages: tuple[tuple[str, str], ...] = (CORRECTED,), **settings: Any) -> Outcome:
@@ -73,7 +80,11 @@ def test_what_is_not_there_is_no_pass(root: Path, settings: dict[str, Any], reas
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [({"data_of": "2026-01-01"}, "are old (found: 2026-01-01"), ({"data_of": TODAY, "knows": False}, "knows no vuln")],
+    [
+        ({"data_of": "2026-01-01"}, "are old (found: 2026-01-01"),
+        ({"data_of": TODAY, "knows": False}, "knows no vuln"),
+        ({"data_of": TO_COME}, f"are of a day to come (found: {TO_COME}"),
+    ],
 )
 def test_data_that_are_old_or_know_nothing_are_not_believed(root: Path, data: dict[str, Any], reason: str) -> None:
     trivy_sample.write_database(root / "data", **data)
@@ -104,6 +115,84 @@ def test_a_system_that_nobody_looks_after_does_not_pass(root: Path, version: str
         assert [one.rule for one in found.findings] == ["end-of-life"]
     else:
         assert "no data on vulnerabilities" in found.reasons[0]
+
+
+SYSTEM = {
+    "etc/os-release": 'ID=debian\nVERSION_ID="12"\n',
+    "etc/debian_version": "12.1\n",
+    "var/lib/dpkg/status": (
+        "Package: openssl\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.0.1e-2\nDescription: old\n\n"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("systems", "verdict"),
+    [([], Verdict.INCONCLUSIVE), (["debian 11", "alpine 3.20"], Verdict.INCONCLUSIVE), (["debian 12"], Verdict.FAIL)],
+)
+def test_a_distribution_of_which_the_data_know_nothing_is_no_pass(
+    root: Path, systems: list[str], verdict: Verdict
+) -> None:
+    trivy_sample.write_database(root / "data", data_of=TODAY, systems=systems)
+    trivy_sample.write_image(root / "system.tar", CORRECTED, more=SYSTEM)
+    found = scanned(root)
+    assert found.verdict is verdict
+    if verdict is Verdict.INCONCLUSIVE:
+        assert "the database knows nothing of debian 12.1" in found.reasons[0]
+    else:
+        assert [one.message.partition(";")[0].split(":")[:2] for one in found.findings] == [
+            ["system.tar", " openssl 1.0.1e-2"]
+        ]
+
+
+def write_layout(folder: Path, *packages: tuple[str, str]) -> None:
+    """A folder as OCI lays images out, with one image for each package."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(kind: str, content: bytes) -> dict[str, str | int]:
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
+
+    images = []
+    for package in packages:
+        archive = folder / "archive"
+        trivy_sample.write_image(archive, package)
+        with tarfile.open(archive) as opened:
+            config, layer = (opened.extractfile(name) for name in ("config.json", "layer.tar"))
+            assert config
+            assert layer
+            parts = {"config": blob("config.v1+json", config.read()), "layers": [blob("layer.v1.tar", layer.read())]}
+        images.append(blob("manifest.v1+json", json.dumps({"schemaVersion": 2, **parts}).encode()))
+        archive.unlink()
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": images}), encoding="utf-8")
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="utf-8")
+
+
+def test_a_folder_of_which_only_one_image_would_be_looked_at_is_no_pass(root: Path) -> None:
+    write_layout(root / "folder.tar", CORRECTED, VULNERABLE)
+    found = scanned(root)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "folder.tar is no archive (found: a folder" in found.reasons[0]
+
+
+def test_an_artefact_counts_with_all_of_its_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setattr(api, "Store", lambda: Store(root.parent / "store"))
+    declared = load_all()["coredns"]
+    made = {name: root.parent / name for name in ("one.tar", "two.tar", "list.json")}
+    for path in made.values():
+        trivy_sample.write_image(path, CORRECTED)
+    store = Store(root.parent / "store")
+    record = store.commit(declared, "build", "", made, 0.0)
+    whole = scanned(root, artifacts=["coredns"])
+    assert (whole.verdict, whole.work["images"]) == (Verdict.PASS, 3)
+    store.file("coredns", "two.tar").unlink()
+    (store.view(record) / "two.tar").unlink()
+    lacking = scanned(root, artifacts=["coredns"])
+    assert lacking.verdict is Verdict.INCONCLUSIVE
+    assert "two.tar is not what was stored (found: no file" in lacking.reasons[0]
 
 
 def test_a_repository_cannot_hide_a_vulnerability_by_files_of_the_tool(root: Path) -> None:
