@@ -92,7 +92,7 @@ def test_declarations_of_the_suite_are_well_formed() -> None:
         for entry in group.get("listeners", []):
             if isinstance(entry, dict):
                 assert entry["width"] in listeners.WIDTHS
-                assert set(entry) <= {"port", "protocol", "width", "process", "plain"}
+                assert set(entry) <= {"port", "protocol", "width", "process", "plain", "not_http"}
 
 
 def certificate(days: float) -> bytes:

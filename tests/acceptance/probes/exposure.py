@@ -11,9 +11,12 @@ from typing import Any
 from tests.acceptance.probes.site import python_on
 
 TIMEOUT = 5.0
+BANNER_TIMEOUT = 1.0
 # Where hosts and services keep configuration, data and logs. Not what they unpack: layers of images, pods.
 DATA = ("/etc", "/home", "/root", "/srv", "/var/lib", "/var/log")
 PROGRAMS = ("/opt", "/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin")
+# The alerts of servers that ask for a certificate and get none: of TLS 1.3, and of older programs.
+CERTIFICATE_WANTED = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE")
 UNPACKED = ("/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet/pods")
 
 # Runs on the host: prints {"seen": files looked at, "found": [[path, what], ...]}. Only what another user can really
@@ -81,12 +84,17 @@ def look(host: Any, script: str, roots: Sequence[str]) -> dict[str, Any]:
     return seen
 
 
-def speaks(address: str, port: int) -> str:
-    """How a port speaks: ``tls``, ``ssh`` or ``plain``; ``OSError`` where nothing can be reached there."""
+def anybody() -> ssl.SSLContext:
+    """Takes whatever a server shows, for nothing is sent that it should not know, and nothing of it is believed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # What it is called is not asked here, and nothing is sent.
     context.check_hostname = False  # nosemgrep: tls-not-verified # see above
     context.verify_mode = ssl.CERT_NONE  # nosemgrep: tls-not-verified # see above
+    return context
+
+
+def speaks(address: str, port: int) -> str:
+    """How a port speaks: ``tls``, ``ssh`` or ``plain``; ``OSError`` where nothing can be reached there."""
+    context = anybody()
     with socket.create_connection((address, port), timeout=TIMEOUT) as connection:
         try:
             with context.wrap_socket(connection):
@@ -100,10 +108,28 @@ def speaks(address: str, port: int) -> str:
     return "ssh" if _banner(address, port).startswith(b"SSH-") else "plain"
 
 
+def wants_certificate(address: str, port: int) -> bool:
+    """Whether a port refuses whoever shows no certificate of its own, which is a login too.
+
+    With TLS 1.3 it says so, after the handshake. Before 1.3 most say only that something has failed, which is no proof.
+    """
+    try:
+        with (
+            socket.create_connection((address, port), timeout=TIMEOUT) as connection,
+            anybody().wrap_socket(connection) as channel,
+        ):
+            channel.recv(1)
+    except ssl.SSLError as refused:
+        return refused.reason in CERTIFICATE_WANTED
+    except OSError:
+        return False
+    return False
+
+
 def _banner(address: str, port: int) -> bytes:
     """What a port says first; nothing where it waits for the client."""
     with socket.create_connection((address, port), timeout=TIMEOUT) as connection:
-        connection.settimeout(1)
+        connection.settimeout(BANNER_TIMEOUT)
         try:
             return connection.recv(16)
         except (ConnectionError, TimeoutError):

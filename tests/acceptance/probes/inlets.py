@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tests.acceptance.probes import declarations
+
 # The port of a pod that shares its host's network: whatever it listens on.
 HOST_NETWORK = "host-network"
 
@@ -55,14 +57,17 @@ def _of(owner: Any, kind: str, port: int | str, how: str) -> Inlet:
 
 
 def undeclared(found: Iterable[Inlet], declared: Sequence[Mapping[str, Any]]) -> list[Inlet]:
-    """Inlets that no declaration covers: ``{kind, namespace, name (or a pattern), port (or a list)}``."""
-    return [one for one in found if not any(_covers(entry, one) for entry in declared)]
+    """Inlets that no declaration covers: ``{kind, namespace, name (or a pattern), port (or a list)}``.
+
+    Raises ``ValueError`` for a declaration that says something else.
+    """
+    entries = declarations.read(declarations.Inlet, "inlets", declared)
+    return [one for one in found if not any(_covers(entry, one) for entry in entries)]
 
 
-def _covers(entry: Mapping[str, Any], inlet: Inlet) -> bool:
-    ports = entry["port"] if isinstance(entry["port"], list) else [entry["port"]]
+def _covers(entry: declarations.Inlet, inlet: Inlet) -> bool:
     return (
-        (entry["kind"], entry["namespace"]) == (inlet.kind, inlet.namespace)
-        and fnmatchcase(inlet.name, entry["name"])
-        and str(inlet.port) in map(str, ports)
+        (entry.kind, entry.namespace) == (inlet.kind, inlet.namespace)
+        and fnmatchcase(inlet.name, entry.name)
+        and str(inlet.port) in map(str, entry.port)
     )
