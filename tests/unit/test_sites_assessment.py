@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +18,11 @@ import httpx
 import jwt
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from kubernetes import client
 
 from tests.acceptance.probes import declarations, endpoints, exposure, inlets, strangers
 from tests.acceptance.probes.site import DECLARED, Site
+from tests.unit.login_issuer import Authority
 
 DECLARATIONS = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))
 
@@ -87,10 +83,11 @@ class OnceOnly(Service):
 def always(status: int) -> type[Service]:
     """Answers everything with the same status."""
 
-    def do_GET(self: Service) -> None:  # noqa: N802 # the base class names it
-        self.answer(status)
+    class Always(Service):
+        def do_GET(self) -> None:
+            self.answer(status)
 
-    return type("Always", (Service,), {"do_GET": do_GET})
+    return Always
 
 
 class Canonical(Service):
@@ -132,25 +129,10 @@ def served(handler: Any, tls: ssl.SSLContext | None = None) -> Iterator[str]:
         running.shutdown()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of a server with its key."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    file = tmp_path_factory.mktemp("tls") / "server.pem"
-    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    pem = serialization.Encoding.PEM
-    file.write_bytes(key.private_bytes(pem, *plain) + made.sign(key, hashes.SHA256()).public_bytes(pem))
-    return file
-
-
 @pytest.fixture
-def tls(certificate: Path) -> ssl.SSLContext:
+def tls(tmp_path: Path) -> ssl.SSLContext:
     """TLS of a server, which notes the name by which each client asks for it."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
+    context = Authority().context("portal.test", tmp_path)
     context.sni_callback = lambda connection, asked_for, _: setattr(connection, "asked_for", asked_for)
     return context
 

@@ -50,6 +50,11 @@ def forged(token: str, key: rsa.RSAPrivateKey, **changes: Any) -> str:
     return f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
+def unsigned(said: Mapping[str, Any], algorithm: str = "none") -> str:
+    """A token that says this and has no signature, whatever its head says."""
+    return f"{_encoded({'alg': algorithm, 'typ': 'JWT'})}.{_encoded(said)}."
+
+
 def wait_for_end(tokens: Mapping[str, str]) -> None:
     """Wait until all ``tokens`` are over; fails the check where one is meant to live for long."""
     left = max(float(claims(token)["exp"]) for token in tokens.values()) - time.time()

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import httpx
-import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.acceptance.probes import declarations, exposure
+from tests.acceptance.probes import declarations, exposure, identity
 
 # Asked of every endpoint, beside the paths that are declared for it: the root, where interfaces begin, what they say
 # of themselves, and what is left open by mistake.
@@ -58,10 +57,10 @@ def logins(issuer: str) -> dict[str, dict[str, str]]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     tokens = {
         "with a made-up token": "made-up",
-        "with a token that it signed itself": jwt.encode(said, key, "RS256"),
-        "with an unsigned token": jwt.encode(said, "", "none"),
+        "with a token that it signed itself": identity.forged(identity.unsigned(said, "RS256"), key),
+        "with an unsigned token": identity.unsigned(said),
     }
-    return {"without a login": {}} | {how: {"Authorization": f"Bearer {token}"} for how, token in tokens.items()}
+    return {"without a login": {}, **{how: {"Authorization": f"Bearer {token}"} for how, token in tokens.items()}}
 
 
 def ask(
