@@ -173,7 +173,7 @@ def asked(url: str, *paths: str) -> list[strangers.Answered]:
 
 def complaint(host: Host) -> str:
     """What an assessment says of a host; nothing where it passes."""
-    site = cast("Site", host)
+    site = cast(Site, host)
     return "; ".join(endpoints.open_or_unknown(site, "node1", list(endpoints.of_host(site, "node1"))))
 
 
