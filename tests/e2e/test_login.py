@@ -267,7 +267,9 @@ def test_a_database_in_a_file_is_restored(site: Site, iam: Iam) -> None:
     answers(iam)
     administration = Administration(iam, "deephdc-admin", str(site.value("node1", "iam_admin_secret")))
     administration.set_password("member", chosen := token_urlsafe())
-    kill_deep(*restore, once=lambda: "before" in on("ls", STATE))
+    # One look that lasts: a look now and then may come too late.
+    begun = f"timeout 300 sh -c 'until test -e {STATE}/before; do sleep 0.1; done'"
+    kill_deep(*restore, once=lambda: on("sh", "-c", begun) == "")
     assert "before" in on("ls", STATE), "killed before its end"
     said = run_deep(*restore, "--extra-vars=iam_timeout=1", status=1).stderr
     assert "the database of before is in use again" in said
