@@ -130,7 +130,7 @@ def killed(pid: int) -> None:
 
 
 def wait_for(
-    holds: Action, what: str, *, seconds: float = 60, pause: float = 0.02, meanwhile: Action = lambda: None
+    holds: Action, what: str, *, seconds: float = 240, pause: float = 0.02, meanwhile: Action = lambda: None
 ) -> None:
     """Wait until something holds; raises AssertionError where that takes longer."""
     deadline = time.monotonic() + seconds
