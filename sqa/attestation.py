@@ -18,7 +18,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sqa.settings import LONGEST, Settings
+from sqa.settings import Settings, limit
 from sqa.standard import Strict
 from sqa.tree import Tree
 from sqa.wrong import explained, not_yaml
@@ -64,8 +64,7 @@ class Attestation(Strict):
         today = datetime.datetime.now(datetime.UTC).date()
         if self.date > today:
             raise ValueError(f"date: found {self.date}, needed a day up to today, {today}")
-        if not self.date <= self.expires <= self.date + LONGEST:
-            raise ValueError(f"expires: found {self.expires}, needed a day from {self.date} to {self.date + LONGEST}")
+        limit(self.date, self.expires)
         return self
 
 

@@ -25,6 +25,12 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=15)]
 Role = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
 
 
+def limit(since: datetime.date, expires: datetime.date) -> None:
+    """Raise ``ValueError`` for what ends before it begins, or lasts longer than ``LONGEST``."""
+    if not since <= expires <= since + LONGEST:
+        raise ValueError(f"expires: found {expires}, needed a day from {since} to {since + LONGEST}")
+
+
 class Waiver(Strict):
     """A defect, or a criterion that is not met, that is accepted for a time.
 
@@ -61,8 +67,7 @@ class Waiver(Strict):
             raise ValueError("name either a criterion or a check")
         if self.criterion is not None and (self.rule or self.path):
             raise ValueError("rule and path are of a check's findings")
-        if not datetime.timedelta(0) <= self.expires - self.since <= LONGEST:
-            raise ValueError(f"expires: found {self.expires}, needed a day from {self.since} to {self.since + LONGEST}")
+        limit(self.since, self.expires)
         return self
 
 
