@@ -143,14 +143,26 @@ class Plan:
         outside = self.check.of_repository and self.check.environment is None
         return not (self.check.network or outside)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The files that are still to be examined."""
+        if self.check.scope == "tree":
+            return () if self.results else self.selected
+        return tuple(name for name in self.restricted if name not in self.results)
+
+    @property
+    def left(self) -> float:
+        """The share of its files that is still to be examined, up to 1."""
+        return len(self.missing) / max(1, len(self.selected))
+
     def parts(self, jobs: int) -> list[tuple[str, ...]]:
         """The files that are still to be examined, in as many parts as are worth a process each."""
+        missing = self.missing
         if self.check.scope == "tree":
-            return [] if self.results else [self.selected]
-        missing = [name for name in self.restricted if name not in self.results]
+            return [missing] if missing else []
         wanted = min(jobs, len(missing) // SMALLEST_PART) if self.check.split else 1
         # Every nth file: neighbours are alike, so the parts take about as long as each other.
-        return [tuple(missing[start :: max(1, wanted)]) for start in range(max(1, wanted))] if missing else []
+        return [missing[start :: max(1, wanted)] for start in range(max(1, wanted))] if missing else []
 
     def take(self, part: Sequence[str], report: Report) -> None:
         """Keep what was seen of ``part``, by file where the check is of that scope."""
@@ -274,15 +286,21 @@ class Runner:
         }
 
     def _ordered(self, plans: Sequence[Plan]) -> list[tuple[Plan, tuple[str, ...]]]:
-        """Every part that has to be worked on, the longest first."""
+        """Every part that has to be worked on, the longest first.
+
+        A tool reads in each part anew what the files import: parts are made of what would outlast all others alone.
+        """
         took = self.cache.get(_took(plan.check) for plan in plans)
+        lasts = [
+            (took.get(_took(plan.check), plan.check.seconds) * plan.left, plan)
+            for plan in plans
+            if not plan.reasons and plan.restricted
+        ]
+        share = sum(seconds for seconds, _ in lasts) / self.jobs
         todo = []
-        for plan in plans:
-            if plan.reasons or not plan.restricted:
-                continue
-            for part in plan.parts(self.jobs):
-                share = len(part) / max(1, len(plan.selected))
-                todo.append((took.get(_took(plan.check), plan.check.seconds) * share, plan, part))
+        for seconds, plan in lasts:
+            parts = plan.parts(self.jobs if seconds > share else 1)
+            todo += [(seconds / len(parts), plan, part) for part in parts]
         todo.sort(key=lambda one: -one[0])
         return [(plan, part) for _, plan, part in todo]
 

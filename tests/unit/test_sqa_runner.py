@@ -528,6 +528,16 @@ def test_parts_of_a_check_share_the_files(tmp_path: Path) -> None:
     assert sorted(seen) == [45, 45]
 
 
+@pytest.mark.parametrize(("seconds", "parts"), [(50, 2), (150, 1)])
+def test_a_check_that_others_outlast_is_not_shared_out(tmp_path: Path, seconds: float, parts: int) -> None:
+    root = write(tmp_path / "tree", **{f"f{number}": "fine\n" for number in range(90)})
+    seen: list[int] = []
+    check = registered(split=True, seconds=100, inspect=after(lambda look: seen.append(len(look.files))))
+    other = registered(name="other", seconds=seconds)
+    Runner(Tree(root), Settings(), jobs=2).run([check, other])
+    assert seen == [90 // parts] * parts
+
+
 def test_a_tool_that_cannot_be_installed_is_no_pass(root: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("no-such-package-of-ours==1.0 --hash=sha256:" + "0" * 64 + "\n")
     check = registered()
