@@ -1,0 +1,1 @@
+"""What continuous integration and the release manager run: Jenkins jobs and releases."""

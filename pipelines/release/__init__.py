@@ -1,0 +1,1 @@
+"""Releases: manifests, reproducible builds, and the way from a candidate into production."""
