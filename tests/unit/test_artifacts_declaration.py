@@ -172,7 +172,7 @@ def test_no_declaration_of_the_project_is_installed_twice_in_one_place() -> None
 
 def test_what_hosts_fetch_themselves_is_no_part_of_the_store() -> None:
     held = {item.name for item in in_order([], PROJECT)}
-    assert set(PROJECT) - held == {"calico", "flannel", "indigo-iam", "indigo-orchestrator"}
+    assert set(PROJECT) - held == {"calico", "flannel", "indigo-iam", "indigo-orchestrator", "jenkins"}
     with pytest.raises(DeepError, match=r"the store does not hold flannel .found: sources registry"):
         in_order(["flannel"], PROJECT)
 

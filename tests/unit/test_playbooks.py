@@ -65,7 +65,7 @@ def test_a_layer_alone_checks_its_hosts_before_it_changes_any(plays_of: Any, lay
 def test_the_whole_site_checks_every_host_once(plays_of: Any) -> None:
     looks = [hosts for play, hosts in plays_of("site") if play == LOOK]
     assert looks[0] == ["node1", "node2", "node3"]
-    assert len(looks) == 9
+    assert len(looks) == 10
     assert not any(looks[1:])
 
 

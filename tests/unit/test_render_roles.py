@@ -123,6 +123,8 @@ def registered(site: SiteVariables) -> dict[str, Any]:
         "common_image": {"name": f"registry.test/a@sha256:{'0' * 64}", "folder": "/etc/a", "registry": {}},
         # For the part that the device plugin's manifest renders once for every way of sharing.
         "node": {"sharing": "time_slicing", "replicas": 4, "mig_strategy": "none", "profile": "time-slicing-4"},
+        # A host of the site, as if it were an agent.
+        "jenkins_host_keys": {"results": [{"item": site.hosts[0], "content": "c3NoLWVkMjU1MTkgQUFBQSBhCg=="}]},
         "kubernetes_network_cluster": {"nodes": nodes},
         "kubernetes_node_invited": invited,
         "kubernetes_control_plane_invited": invited,
