@@ -143,6 +143,21 @@ def test_only_jenkins_gets_into_an_agent(hosts: Hosts, tmp_path: Path) -> None:
     assert said[0].split()[1] == said[1].split()[1]
 
 
+def test_the_key_that_was_made_is_not_made_again(hosts: Hosts) -> None:
+    site = hosts.site()
+    tasks = site.trusted_yaml(role_path(ROLE) / "tasks" / "agents.yml")
+    (entry,) = (
+        entry for task in tasks for entry in task.get("deephdc.testbed.files", {}).get("files", []) if "owner" in entry
+    )  # fmt: skip
+    key = hosts.key("agent_key").with_suffix("")
+    look = tasks[1]["ansible.builtin.command"]["argv"]
+    for mode, found in ((int(entry["mode"], 8), 0), (0o640, 255)):
+        key.chmod(mode)
+        argv = [str(key) if "agent_key" in word else word for word in look]
+        assert subprocess.run(argv, capture_output=True, check=False).returncode == found
+    assert subprocess.run([*look[:-1], "/none"], capture_output=True, check=False).returncode == 255
+
+
 # --- backup ---
 
 
