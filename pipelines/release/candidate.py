@@ -1,6 +1,8 @@
 """A candidate: the files that a build has left, as everything after the build reads them.
 
-A candidate is a folder with ``candidate.json`` and, below ``files/``, one file per artefact.
+A candidate is a folder with ``candidate.json`` and, below ``files/``, one file per artefact. Beside them ``SHA256SUMS`` lists
+the files by their bare names; ``SHA256SUMS.asc`` is its detached OpenPGP signature and ``provenance.intoto.json`` the signed
+statement of how the files came about, both where the build was given a key. Only signatures differ when it is built again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from testbed.files import sha256_of
 
 DOCUMENT = "candidate.json"
 FILES = "files"
+SUMS = "SHA256SUMS"
+SIGNATURE = f"{SUMS}.asc"
+PROVENANCE = "provenance.intoto.json"
 
 Kind = Literal["collection", "wheel", "sdist", "deb", "rpm", "image", "bundle", "sbom", "notes"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
