@@ -82,8 +82,13 @@ def sign(document: Mapping[str, Any], key: Path) -> dict[str, Any]:
         raise DeepError(
             "a run over a part is not attested", next_step="deep sqa run, without --changed, --check and --criteria"
         )
+    return sealed(statement(document), key)
+
+
+def sealed(said: Mapping[str, Any], key: Path) -> dict[str, Any]:
+    """The DSSE envelope of an in-toto statement; raises ``DeepError`` for a key that cannot sign."""
     private = _private(key)
-    payload = json.dumps(statement(document), sort_keys=True, separators=(",", ":")).encode()
+    payload = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
     signature = private.sign(_encoded(payload))
     return {
         "payloadType": PAYLOAD,
