@@ -23,6 +23,7 @@ ROOMS = {
     "site": "Check, deploy and verify the sites of inventories/.",
     "artifacts": "Build, check and serve what is deployed.",
     "sqa": "Hold a repository against published quality standards.",
+    "release": "Build releases and bring them to their users.",
 }
 
 
