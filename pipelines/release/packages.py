@@ -69,11 +69,11 @@ def program(name: str) -> Path:
 
 def templates(folder: Path) -> Environment:
     """The templates of a folder; a name that nobody gave a value is an error."""
-    import jinja2  # slow, and most commands render nothing
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape  # slow, and rarely needed
 
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=jinja2.select_autoescape(["html.j2"]),
+    return Environment(
+        loader=FileSystemLoader(folder), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=select_autoescape(["html.j2"]),
     )  # fmt: skip
 
 
@@ -152,9 +152,12 @@ def bill(shop: Workshop, _: Product, declared: Declared) -> None:
 
 
 def bundle(shop: Workshop, _: Product, declared: Declared) -> None:
-    """Everything for a site without a network: artefacts of the store, the collection, the pins of Python packages."""
+    """Everything for a site without a network: artefacts of the store, the collection, the pins of Python packages.
+
+    ``artefacts/`` in it is what ``deep artifacts verify --bundle`` knows.
+    """
     folder = shop.work / "bundle"
-    api.make_bundle(folder)
+    api.make_bundle(folder / "artefacts")
     shutil.copytree(shop.source / "requirements", folder / "requirements")
     for one in shop.declared("collection"):
         shutil.copy(shop.made(one), folder)

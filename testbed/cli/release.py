@@ -47,7 +47,7 @@ Root = Annotated[
 
 
 @app.command("build")
-def build_candidate(
+def build_candidate(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
     release: Release,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the candidate goes; dist/VERSION if not given.")

@@ -53,7 +53,7 @@ def keyring() -> Iterator[tuple[Keyring, str]]:
             argv = [*gpg, "--quick-generate-key", "Release <release@example.org>", "rsa2048", "sign"]
             subprocess.run(argv, check=True, capture_output=True)
             listed = subprocess.run([*gpg, "--with-colons", "-K"], check=True, capture_output=True, text=True).stdout
-            fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
+            (fingerprint,) = (line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
             yield Keyring(Path(name)), fingerprint
         finally:
             subprocess.run(["gpgconf", "--homedir", name, "--kill", "all"], check=False)

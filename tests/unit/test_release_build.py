@@ -21,11 +21,13 @@ from typer.testing import CliRunner
 
 from pipelines.release import archives, build, candidate, manifest, packages, reproduce, signing, source
 from testbed import files
+from testbed.artifacts import api, declaration
+from testbed.artifacts import bundle as api_bundle
 from testbed.cli.release import app
 from testbed.errors import DeepError
 from tests.unit import release_repository
 from tests.unit.release_repository import TIME, commit, git, maker, toys
-from tests.unit.test_release_manifest import MINE
+from tests.unit.test_release_manifest import MINE, artefacts
 
 
 @pytest.fixture
@@ -359,6 +361,55 @@ def test_the_command_says_what_it_built(root: Path, tmp_path: Path, makers: dict
     text = CliRunner().invoke(app, words, catch_exceptions=False).stdout
     assert "kept, nothing has changed" in text
     assert "--key and --signing-key sign" in text
+
+
+# From the store
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that has one artefact, which takes the place of the modules."""
+    monkeypatch.setenv("DEEP_CACHE_DIR", str(tmp_path / "cache"))
+    data = {
+        "name": "modules", "version": "0.1.0", "licence": "MIT", "homepage": "https://example.org",
+        "summary": "A tool", "files": [{"name": "tool.tar"}],
+        "sources": {"upstream": {"url": "https://example.org/x", "checksum_url": "https://example.org/y"}},
+    }  # fmt: skip
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "modules.yml").write_text(json.dumps(data))
+    declared = declaration.load(tmp_path / "artifacts" / "modules.yml")
+    monkeypatch.setattr(api, "load_all", lambda: {"modules": declared})
+    monkeypatch.setattr(api, "declarations_dir", lambda: tmp_path / "artifacts")
+    monkeypatch.setattr(api, "ensure", lambda names: None)  # it is there
+    with api.Store().workspace("modules") as work:
+        (work / "tool.tar").write_text("content\n")
+        api.Store().commit(declared, "build", "f" * 64, {"tool.tar": work / "tool.tar"}, 1.0)
+
+
+LARGE = artefacts(
+    {"kind": "wheel", "file": "toy-{version}.whl"},
+    {"kind": "image", "file": "tool-{version}.tar", "needs": "images"},
+    {"kind": "bundle", "file": "toy-{version}-bundle.tar", "needs": "bundle"},
+)
+
+
+def test_large_things_come_from_the_store(root: Path, tmp_path: Path, makers: dict[str, Any], stored: None) -> None:
+    makers |= {"image": packages.image, "bundle": packages.bundle}
+    (root / "requirements").mkdir()
+    (root / "requirements" / "dev.txt").write_text("rich==15\n")
+    commit(root)
+    large = toys(products=LARGE)
+    built = build.cut(root, large, tmp_path / "1", extras=["bundle", "images"])
+    again = build.cut(root, large, tmp_path / "2", extras=["images", "bundle"])
+    assert (tmp_path / "1" / "SHA256SUMS").read_bytes() == (tmp_path / "2" / "SHA256SUMS").read_bytes()
+    assert (built.omitted, again.kept) == ({}, False)
+    assert (tmp_path / "1" / "files" / "tool-0.1.0rc1.tar").read_text() == "content\n"
+    with tarfile.open(tmp_path / "1" / "files" / "toy-0.1.0rc1-bundle.tar") as archive:
+        archive.extractall(tmp_path / "bundle", filter="data")
+    assert api_bundle.verify(tmp_path / "bundle" / "artefacts") == []
+    assert (tmp_path / "bundle" / "artefacts" / "mirror" / "modules" / "0.1.0" / "tool.tar").is_file()
+    assert (tmp_path / "bundle" / "requirements" / "dev.txt").is_file()
+    assert set(build.cut(root, large, tmp_path / "3").omitted) == {"tool-0.1.0rc1.tar", "toy-0.1.0rc1-bundle.tar"}
 
 
 # Built again
