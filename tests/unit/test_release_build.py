@@ -115,7 +115,11 @@ def test_a_program_of_the_build_sees_nothing_of_whoever_runs_it(
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     monkeypatch.setenv("SECRET", "x")
     script = "import json, os; print(json.dumps([dict(os.environ), os.umask(0)]), file=open('seen', 'w'))"
-    source.run([sys.executable, "-c", script], tmp_path, TIME, tmp_path)
+    former = os.umask(0o077)
+    try:
+        source.run([sys.executable, "-c", script], tmp_path, TIME, tmp_path)
+    finally:
+        os.umask(former)
     seen, umask = json.loads((tmp_path / "seen").read_text())
     assert umask == 0o022
     assert seen["TZ"] == "UTC"
@@ -150,6 +154,7 @@ def test_an_archive_made_anew_tells_nothing_of_its_making(tmp_path: Path) -> Non
     for path in (first, second):
         archives.repack(path, TIME)
     assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes()[3:8] == b"\0" + TIME.to_bytes(4, "little")  # no name, and not the time of now
     with tarfile.open(first) as archive:
         members = archive.getmembers()
         assert [(one.name, one.mtime, one.uid, one.uname, one.mode) for one in members] == [
