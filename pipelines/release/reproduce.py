@@ -110,7 +110,7 @@ def compare(first: Path, second: Path) -> File:
         return File(first.name, one, other)
     if not one or not other:
         return File(first.name, one, other, ("only one build has it",))
-    return File(first.name, one, other, tuple(_by_diffoscope(first, second) or by_members(first, second)))
+    return File(first.name, one, other, (*by_members(first, second), *_by_diffoscope(first, second)))
 
 
 def _by_diffoscope(first: Path, second: Path) -> list[str]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,10 +138,8 @@ def test_the_collection_is_installed_with_its_version(built: Built, tmp_path: Pa
 
 def test_the_wheel_runs_the_command(built: Built, tmp_path: Path) -> None:
     wheel = path(built, "deep_testbed-0.1.0rc1-py3-none-any.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-        text = archive.read("deep_testbed-0.1.0rc1.dist-info/METADATA").decode()
-    assert "\nVersion: 0.1.0rc1\n" in text
+    shutil.unpack_archive(wheel, tmp_path / "site", "zip")
+    assert "\nVersion: 0.1.0rc1\n" in (tmp_path / "site" / "deep_testbed-0.1.0rc1.dist-info" / "METADATA").read_text()
     script = "import sys; from testbed.cli import main; sys.argv = ['deep', *sys.argv[1:]]; main()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, "release", "manifests", "--json"], check=True, capture_output=True,
@@ -200,7 +197,7 @@ def test_packages_of_rpm_carry_the_signature_of_the_key(
     packages = sorted((built.folder / candidate.FILES).glob("*.rpm"))
     assert len(packages) == 2
     for package in packages:
-        argv = [*rpmkeys, "--checksig", "--verbose", package]
+        argv = [*rpmkeys, "--checksig", "--verbose", str(package)]
         said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         assert f"key ID {keyring[1][-8:].lower()}: OK" in said
 
@@ -263,10 +260,16 @@ def test_the_bill_names_what_it_is_of(built: Built) -> None:
     assert {"ansible", "pydantic"} <= {one["name"] for one in bill["components"]}
 
 
-def test_a_second_build_of_the_same_is_kept(built: Built, root: Path, keyring: tuple[Keyring, str]) -> None:
+def test_a_second_build_of_the_same_is_kept_and_a_broken_signature_made_anew(
+    built: Built, root: Path, keyring: tuple[Keyring, str]
+) -> None:
     before = (built.folder / candidate.SIGNATURE).read_bytes()
     again = build.cut(
         root, manifest.find("deep-testbed-0.1"), built.folder, url=URL, keyring=keyring[0], key=keyring[1]
     )
     assert again.kept
     assert (built.folder / candidate.SIGNATURE).read_bytes() == before
+    (built.folder / candidate.SIGNATURE).write_bytes(before.replace(b"=", b"A"))
+    build.cut(root, manifest.find("deep-testbed-0.1"), built.folder, url=URL, keyring=keyring[0], key=keyring[1])
+    sums = (built.folder / candidate.SUMS).read_bytes()
+    keyring[0].verify((built.folder / candidate.SIGNATURE).read_bytes(), sums, [keyring[1]])

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from typer.testing import CliRunner
 
 from pipelines.release import archives, build, candidate, manifest, packages, reproduce, signing, source
+from pipelines.release.openpgp import Keyring
 from testbed import files
 from testbed.artifacts import api, declaration
 from testbed.artifacts import bundle as api_bundle
@@ -351,6 +352,9 @@ def test_provenance_is_signed_and_about_these_files(root: Path, tmp_path: Path, 
     assert definition["internalParameters"]["tools"]["nfpm"]
     with pytest.raises(DeepError, match="no such key"):
         cut(root, tmp_path / "other", signing_key=tmp_path / "missing")
+    (tmp_path / "gnupg").mkdir(mode=0o700)
+    with pytest.raises(DeepError, match="there is no such key"):
+        cut(root, tmp_path / "other", key="F" * 40, keyring=Keyring(tmp_path / "gnupg"))
     assert not (tmp_path / "other").exists()
 
 
@@ -432,12 +436,48 @@ def test_a_difference_is_said_with_the_member_it_is_in(tmp_path: Path) -> None:
     assert reproduce.by_members(first, fourth) == ["the same members in another order"]
 
 
-def test_files_that_are_no_archives_are_compared_by_bytes(tmp_path: Path) -> None:
+def test_files_that_are_no_archives_are_compared_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "1").write_bytes(b"same and one")
     (tmp_path / "2").write_bytes(b"same and two!")
     assert reproduce.by_members(tmp_path / "1", tmp_path / "2") == [
         "outside of members, from byte 9 on; 12 and 13 bytes"
     ]
     assert reproduce.compare(tmp_path / "1", tmp_path / "1").same
+    (tmp_path / "diffoscope").write_text('#!/bin/sh\necho "asked: $*"\nexit 1\n')  # as the real one, which found some
+    (tmp_path / "diffoscope").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    said = reproduce.compare(tmp_path / "1", tmp_path / "2").differences
+    assert said[1:] == (f"asked: --text - {tmp_path / '1'} {tmp_path / '2'}",)
     missing = reproduce.compare(tmp_path / "1", tmp_path / "3")
     assert (missing.same, missing.differences) == (False, ("only one build has it",))
+
+
+@pytest.mark.parametrize(("second", "status", "word"), [("1", 0, "reproduced"), ("2", 1, "not reproduced")])
+def test_the_command_ends_with_1_where_a_file_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, status: int, word: str
+) -> None:
+    compared = reproduce.File("a.whl", "1", second, () if second == "1" else ("b: size 1 and 2",))
+    found = reproduce.Reproduced((compared,), ("nfpm: 1, now 2",))
+    monkeypatch.setattr(reproduce, "reproduce", lambda folder, root: found)
+    done = CliRunner().invoke(app, ["reproduce", str(tmp_path)])
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (status, word)
+    assert ("a.whl: b: size 1 and 2" in done.stdout) == (status == 1)
+    assert "other tools: nfpm: 1, now 2" in done.stdout
+    data = json.loads(CliRunner().invoke(app, ["reproduce", str(tmp_path), "--json"]).stdout)
+    assert (data["ok"], data["files"][0]["same"]) == (status == 0, status == 0)
+
+
+def test_what_is_no_candidate_is_not_built_again(tmp_path: Path, root: Path, makers: dict[str, Any]) -> None:
+    with pytest.raises(DeepError, match="this is no candidate"):
+        reproduce.reproduce(tmp_path, root)
+    cut(root, tmp_path / "out")
+    other = release_repository.repository(tmp_path / "other")
+    (other / "README.md").write_text("# Of another history\n")
+    git(other, "commit", "--quiet", "--all", "--amend", "--message=y")
+    git(other, "reflog", "expire", "--expire=now", "--all")
+    git(other, "gc", "--quiet", "--prune=now")
+    with pytest.raises(DeepError, match="needed: a repository with this commit"):
+        reproduce.reproduce(tmp_path / "out", other)
+    (tmp_path / "out" / "inputs.json").unlink()
+    with pytest.raises(DeepError, match=r"found: no .*inputs\.json"):
+        reproduce.reproduce(tmp_path / "out", root)

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from pipelines.release import candidate, manifest
 from pipelines.release.manifest import Manifest
+from testbed import modules
 from testbed.cli.release import app
 from testbed.errors import DeepError
 from testbed.paths import repo_root
@@ -152,6 +153,11 @@ def test_the_command_shows_them_and_names_the_wrong_one(tmp_path: Path) -> None:
     assert isinstance(done.exception, DeepError)
     assert done.exception.exit_code == 2
     assert str(path) in done.exception.message
+
+
+def test_every_module_has_its_image_in_the_release() -> None:
+    declared = [one for one in manifest.find("deep-testbed-0.1").files() if one[1].kind == "image"]
+    assert sorted(file for _, _, file in declared) == sorted(f"{name}-0.1.0rc1.tar" for name in modules.names())
 
 
 def test_the_notes_name_the_needs_that_the_collection_has() -> None:
