@@ -30,6 +30,8 @@ DEFAULT_NAME = "local"
 # An option that means nothing for the site, such as a --limit without a host.
 PYTEST_USAGE_ERROR = 4
 SECRETS_FILE = Path("group_vars") / "all" / "secrets.yml"
+# What the acceptance suite leaves in the folder of its report.
+RESULTS = ("verdict.json", "junit.xml", "progress.txt", "suite.log")
 
 
 @dataclass(frozen=True)
@@ -242,17 +244,21 @@ def verify(
     select: str | None = None,
     limit: str | None = None,
     assess: bool = False,
+    output: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Run the acceptance suite against a site and return its verdict ``{ok, site, simulated, checks, failures, ...}``.
 
     ``select`` is a pytest ``-k`` expression; ``assess`` adds a look at the site as an attacker finds it. The folder
-    named in the verdict (``report``) holds verdict.json, junit.xml and the log. Raises ``DeepError`` when the suite
-    ends without a verdict.
+    named in the verdict (``report``), ``output`` where it is given, holds verdict.json, junit.xml and the log. Raises
+    ``DeepError`` when the suite ends without a verdict.
     """
     need_testbed(site, name)
-    report = logs_dir(site, name) / f"verify-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    report.mkdir(parents=True)
+    report = output or logs_dir(site, name) / f"verify-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    report = report.absolute()
+    report.mkdir(parents=True, exist_ok=output is not None)
+    for earlier in RESULTS:
+        (report / earlier).unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", *suite_args(site, name, report), *(["-k", select] if select else [])]
     argv += ["--limit", limit] if limit else []
     argv += ["--assess"] if assess else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,13 +77,17 @@ def deploy(
     site: SiteName,
     limit: Limit = None,
     check_mode: Check = False,
+    unchanged: Annotated[
+        bool, typer.Option("--unchanged", help="End with 1 where anything was, or would be, changed.")
+    ] = False,
     name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Bring a site to what its inventory says."""
     with sites.alone(site, name):
         result = sites.play(site, limit=limit, check_mode=check_mode, name=name)
-    finish(result.as_dict(), as_json, _deploy_text)
+    kept = {"ok": bool(result.hosts) and not result.changed} if unchanged else {}
+    finish({**result.as_dict(), **kept}, as_json, _deploy_text)
 
 
 def complete_playbook(incomplete: str) -> list[str]:
@@ -112,7 +117,12 @@ def _deploy_text(result: dict[str, Any]) -> RenderableType:
     table = Table("host", "ok", "changed", "skipped", box=None, pad_edge=False)
     for host, counts in result["hosts"].items():
         table.add_row(host, *(str(counts.get(key, 0)) for key in ("ok", "changed", "skipped")))
-    return Group(table, f"{result['tasks']} tasks in {result['seconds']:.1f} s; log: {escape(result['log'])}")
+    verdict = (
+        []
+        if result["ok"]
+        else [f"[red]not as it should be: {result['changed']} changes on {len(result['hosts'])} hosts[/]"]
+    )
+    return Group(table, *verdict, f"{result['tasks']} tasks in {result['seconds']:.1f} s; log: {escape(result['log'])}")
 
 
 @app.command()
@@ -121,13 +131,17 @@ def verify(
     limit: Limit = None,
     select: Annotated[str | None, typer.Option("--select", help="Only checks whose name matches (pytest -k).")] = None,
     assess: Annotated[bool, typer.Option("--assess", help="Also look at the site as an attacker does.")] = False,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report (JUnit, JSON, log) goes.", file_okay=False)
+    ] = None,
     name: SiteTestbed = None,
     as_json: Json = False,
 ) -> None:
     """Run the acceptance suite against a deployed site."""
-    finish(
-        sites.verify(site, name=name, select=select, limit=limit, assess=assess, quiet=as_json), as_json, verdict_text
-    )
+    verdict = sites.verify(
+        site, name=name, select=select, limit=limit, assess=assess, output=output, quiet=as_json
+    )  # fmt: skip
+    finish(verdict, as_json, verdict_text)
 
 
 def verdict_text(verdict: dict[str, Any]) -> RenderableType:

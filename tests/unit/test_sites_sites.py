@@ -19,6 +19,7 @@ from testbed.cli.options import complete_site
 from testbed.cli.site import app
 from testbed.errors import DeepError
 from testbed.paths import repo_root
+from testbed.playbook import PlaybookResult
 
 GOOD: dict[str, Any] = {
     "kubernetes_control_plane": ["cp1"],
@@ -273,6 +274,44 @@ def test_verify_on_the_command_line(sandbox: Sandbox, monkeypatch: pytest.Monkey
         assert text in shown.stdout
     monkeypatch.setattr(sites, "verify", lambda _site, **_options: VERDICT | {"ok": True})
     assert CliRunner().invoke(app, ["verify", "here", "--json"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [({"cp1": {"ok": 9, "changed": 0}}, 0), ({"cp1": {"ok": 9, "changed": 2}}, 1), ({}, 1)],
+    ids=["nothing", "something", "no host"],
+)
+def test_a_deployment_that_has_to_change_nothing(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, hosts: dict[str, dict[str, int]], status: int
+) -> None:
+    result = PlaybookResult("site.yml", ok=True, seconds=1.0, log=Path("x.log"), tasks=9, hosts=hosts)
+    monkeypatch.setattr(sites, "play", lambda _site, **_options: result)
+    assert CliRunner().invoke(app, ["deploy", "here"]).exit_code == 0
+    shown = CliRunner().invoke(app, ["deploy", "here", "--unchanged"])
+    assert shown.exit_code == status
+    assert ("not as it should be" in shown.stdout) == bool(status)
+    told = CliRunner().invoke(app, ["deploy", "here", "--unchanged", "--json"])
+    assert json.loads(told.stdout)["ok"] is not bool(status)
+
+
+def test_the_report_goes_where_it_is_wanted(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    test = tmp_path / "test_it.py"
+    test.write_text("def test_it() -> None:\n    pass\n")
+    monkeypatch.setattr(
+        sites,
+        "suite_args",
+        lambda _site, _name, report: [str(test), f"--junitxml={report}/junit.xml", "-p", "no:cacheprovider"],
+    )
+    output = tmp_path / "reports"
+    output.mkdir()
+    for name in ("verdict.json", "junit.xml", "other"):
+        (output / name).write_text('{"ok": true}')
+    with pytest.raises(DeepError, match="ended without a verdict"):  # one of an earlier run is none
+        sites.verify("here", output=output, quiet=True)
+    assert "test_it" in (output / "junit.xml").read_text()
+    assert (output / "other").exists()
+    monkeypatch.setattr(sites, "verify", lambda _site, **options: VERDICT | {"report": str(options["output"])})
+    assert str(output) in CliRunner().invoke(app, ["verify", "here", "--output", str(output)]).stdout
 
 
 LOOK = ["-p", "no:cacheprovider", "--collect-only", "-q"]
