@@ -43,11 +43,12 @@ def read(look: Look, name: str) -> tuple[evidence.Evidence, list[Case]]:
 def evident(look: Look, names: Sequence[str], select: str = "") -> list[Case]:
     """The tests of all the reports that ``select`` (a regular expression on the name) takes.
 
-    Raises ``InconclusiveError`` where a report is missing or older than the newest of the files looked at, or where no
-    test is left, or only skipped ones: then nothing was shown.
+    ``names`` may hold patterns; one that matches nothing adds nothing, as long as there is a report at all. Raises
+    ``InconclusiveError`` where a report is missing or older than the newest of the files looked at, or where no test is
+    left, or only skipped ones: then nothing was shown.
     """
     cases: list[Case] = []
-    for name in names:
+    for name in _matching(look, names):
         found, its = read(look, name)
         found.require_newer(look, look.tree.matching(evidence.DEPLOYED))
         cases += its
@@ -61,6 +62,15 @@ def evident(look: Look, names: Sequence[str], select: str = "") -> list[Case]:
             f"{', '.join(names)}: no test ran (found: {skipped}); next: run them, or correct select"
         )
     return wanted
+
+
+def _matching(look: Look, names: Sequence[str]) -> list[str]:
+    """The reports that are meant; the names themselves where none is there, so that they are said to be missing."""
+    found: list[str] = []
+    for name in names:
+        pattern = "*" in name and not name.startswith("/") and ".." not in name
+        found += sorted(str(path.relative_to(look.root)) for path in look.root.glob(name)) if pattern else [name]
+    return list(dict.fromkeys(found)) or list(names)
 
 
 def reported(look: Look, cases: Sequence[Case], more: Iterable[Finding] = ()) -> Report:

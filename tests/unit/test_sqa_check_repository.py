@@ -295,6 +295,17 @@ class TestEvidence:
         assert [one.message for one in run(tmp_path / "tree", "molecule").findings] == ["scenario db: no report of it"]
         assert run(tmp_path / "tree", "molecule", without=["db"]).verdict is Verdict.PASS
 
+    def test_reports_may_be_named_by_a_pattern(self, tmp_path: Path) -> None:
+        reports = ["reports/live.xml", "reports/molecule-*.xml"]
+        found = self.run(tmp_path, "molecule", junit("", "<failure/>"), "reports/molecule-web.xml", reports=reports)
+        assert "no report reports/live.xml" in found.reasons[0], "what is named without a pattern has to be there"
+        root = write(tmp_path / "tree", {"reports/live.xml": junit()})
+        assert [one.message for one in run(root, "molecule", reports=reports).findings] == ["t.web 1:"]
+        (root / "reports" / "molecule-web.xml").unlink()
+        assert "no test ran" in run(root, "molecule", reports=reports).reasons[0]
+        assert "no report reports/molecule-" in run(root, "molecule", reports=reports[1:]).reasons[0]
+        assert "outside" in run(root, "molecule", reports=["../*.xml"]).reasons[0]
+
     def test_a_verdict_of_the_acceptance_suite_counts_as_a_report(self, tmp_path: Path) -> None:
         checks = '[{"id": "a", "outcome": "passed"}, {"id": "b", "outcome": "not run", "reason": "cut short"}]'
         began = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 60))
