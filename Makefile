@@ -29,10 +29,13 @@ testbed: install ## Raise the local testbed, run the acceptance suite against it
 down: ## Remove the local testbed and leave the machine as it was
 	@$(BIN)/deep testbed down
 
-.PHONY: test
-test: ## Run every test: lint, unit, live nodes, molecule, end to end, the quality gate
+.PHONY: prepare
+prepare: ## Install what the tests need too, and remove earlier reports
 	@scripts/bootstrap.sh test
 	@rm -rf $(REPORTS)
+
+.PHONY: test
+test: prepare ## Run every test: lint, unit, live nodes, molecule, end to end, the quality gate
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory live
@@ -60,10 +63,19 @@ live: ## Run the tests that need root and Docker: builds, nodes, molecule scenar
 	@$(PYTEST)/live.xml --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 30 $(LIVE)
 	@$(PYTEST)/machine.xml tests/machine
 
+.PHONY: molecule
+molecule: ## Run the Molecule scenario of one layer: make molecule LAYER=gpu
+	@$(PYTEST)/molecule-$(LAYER).xml "tests/molecule/test_scenarios.py::test_scenario[$(LAYER)]"
+
+.PHONY: end-to-end
+end-to-end: ## Run what make live runs beside the Molecule scenarios
+	@$(MAKE) --no-print-directory live LIVE="$(filter-out tests/molecule,$(LIVE))"
+
 .PHONY: docs
 docs: ## Regenerate the reference pages from their sources
 	@$(BIN)/python tools/role_docs.py
 	@$(BIN)/python tools/cli_docs.py
+	@$(BIN)/python tools/jenkins_stages.py
 	@$(BIN)/python tools/openapi.py
 	@$(BIN)/python tools/licences.py
 
