@@ -24,6 +24,7 @@ ROOMS = {
     "artifacts": "Build, check and serve what is deployed.",
     "sqa": "Hold a repository against published quality standards.",
     "release": "Build releases and bring them to their users.",
+    "jenkins": "Keep Jenkins' jobs as the repository says, run them, check Jenkinsfiles.",
 }
 
 

@@ -8,9 +8,14 @@ from typing import Annotated
 import pytest
 import typer
 
-from tools import cli_docs, generated, licences, role_docs
+from tools import cli_docs, generated, jenkins_stages, licences, role_docs
 
-GENERATORS = {"role_docs": role_docs.pages, "cli_docs": cli_docs.pages, "licences": licences.pages}
+GENERATORS = {
+    "role_docs": role_docs.pages,
+    "cli_docs": cli_docs.pages,
+    "jenkins_stages": jenkins_stages.pages,
+    "licences": licences.pages,
+}
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -1,0 +1,1 @@
+"""Declarative Jenkinsfiles: their syntax trees, and what is wrong with them."""
