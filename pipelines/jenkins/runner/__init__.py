@@ -1,0 +1,1 @@
+"""Runs Jenkinsfiles for tests. It is not Jenkins: see ``run``."""
