@@ -14,10 +14,10 @@ from pipelines.jenkins.jenkinsfile import cron, trees, validate
 from pipelines.jenkins.jenkinsfile.arguments import Arguments
 from pipelines.jenkins.jenkinsfile.steps import library as steps_of
 from pipelines.jenkins.jenkinsfile.syntax import credentials, syntax
-from pipelines.jenkins.jenkinsfile.trees import Node, Tree
+from pipelines.jenkins.jenkinsfile.trees import Node
 from testbed import cli
 from testbed.errors import DeepError
-from tests.unit.jenkinsfile_samples import FOLDER, OURS, VALID, Mistake, library, mistakes, read
+from tests.unit.jenkinsfile_samples import OURS, VALID, Mistake, library, mistakes, read
 
 
 def problems(name: str) -> list[tuple[int, str]]:
@@ -142,31 +142,44 @@ def test_a_compiler_that_fails_is_no_pass(monkeypatch: pytest.MonkeyPatch, tmp_p
         trees.read([VALID[0]])
 
 
-def known(paths: list[Path]) -> list[Tree]:
-    """Trees that are read already."""
-    return [read()[path.name] for path in paths]
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "Jenkinsfile"
+    path.write_text(f"def x = {' + '.join(['a'] * 1500)}\n")
+    with pytest.raises(DeepError, match="nested too deeply"):
+        trees.read([path])
+
+
+@pytest.fixture
+def read_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No further start of Java: the trees of the samples are those of the other tests."""
+    found = read()
+    monkeypatch.setattr(trees, "read", lambda paths: [found[path.name] for path in paths])
 
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli.app, ["jenkins", "validate", *arguments])
 
 
-def test_the_command_says_file_line_and_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_command_says_file_line_and_problem(tmp_path: Path) -> None:
     bad = tmp_path / "Bad"
     bad.write_text("pipeline {\n    agent any\n    stage {}\n}\n")
     shown = run(str(bad))
     assert shown.exit_code == 1
     assert f"{bad}:1: pipeline: stages is missing" in shown.stdout
     assert f"{bad}:3: pipeline: unknown directive stage; did you mean stages?" in shown.stdout
-    monkeypatch.setattr(trees, "read", known)
-    monkeypatch.setattr(validate, "check", lambda *_: validate.Report(bad, [validate.Problem(3, "wrong")]))
-    data = json.loads(run(str(FOLDER / "valid" / VALID[0].name), "--json").stdout)
+
+
+def test_the_command_gives_problems_as_json(read_already: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = validate.Report(VALID[0], [validate.Problem(3, "wrong")])
+    monkeypatch.setattr(validate, "check", lambda *_: found)
+    shown = run(str(VALID[0]), "--json")
+    assert shown.exit_code == 1
+    data = json.loads(shown.stdout)
     assert data["ok"] is False
-    assert data["files"][0] == {"file": str(bad), "problems": [{"line": 3, "message": "wrong"}]}
+    assert data["files"][0] == {"file": str(VALID[0]), "problems": [{"line": 3, "message": "wrong"}]}
 
 
-def test_the_command_takes_ours_where_no_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trees, "read", known)
+def test_the_command_takes_ours_where_no_file_is_named(read_already: None) -> None:
     shown = run("--json")
     assert shown.exit_code == 0
     data = json.loads(shown.stdout)

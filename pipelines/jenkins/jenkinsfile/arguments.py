@@ -110,7 +110,7 @@ class Arguments:
         """What is wrong with a value, apart from what is wrong in the calls that it consists of."""
         found = literal_type(node)
         if isinstance(kind, tuple):
-            known = found is None or (node.kind == "constant" and node.value in kind)
+            known = found is None or node.kind == "text" or (node.kind == "constant" and node.value in kind)
             return None if known else f"found {self._shown(node)}, needed one of {', '.join(kind)}"
         head, *calls = kind.split()
         if head == "call":

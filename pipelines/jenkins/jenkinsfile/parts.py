@@ -82,16 +82,16 @@ class Parts:
         if not call.block:
             self.say(call, "environment: sets nothing")
 
-    def _environment_value(self, value: Node) -> None:
+    def _environment_value(self, value: Node, *, joined: bool = False) -> None:
         if value.kind == "operation" and value.name == "+":
             for one in value.items:
-                self._environment_value(one)
-        elif value.is_call("credentials"):
+                self._environment_value(one, joined=True)
+        elif value.is_call("credentials") and not joined:
             if len(value.items) != 1 or value.named or literal_type(value.items[0]) not in ("string", None):
                 self.say(value, "credentials: needs one id")
             else:
                 self.arguments.credential(value.items[0])
-        elif value.kind != "call" and literal_type(value) != "string" and value.kind != "property":
+        elif value.kind not in ("constant", "text") and (joined or value.kind != "call"):
             self.say(value, "environment: needed a text, texts joined with +, or the call of a function")
 
     def options(self, call: Node, *, of_stage: bool) -> None:

@@ -18,7 +18,6 @@ SCRIPT = Path(__file__).with_name("trees.groovy")
 GROOVY = ("groovy", "groovy-all.jar")
 # A short program: no second compiler, no second collector.
 JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xss8m", "-Dgroovy.grape.enable=false")
-TIMEOUT = 600.0  # seconds
 AT = re.compile(r"\.? at line: \d+ column: \d+\. File: .*$")
 
 
@@ -104,13 +103,18 @@ def read(paths: Sequence[Path]) -> list[Tree]:
     api.ensure([GROOVY[0]])
     jar = api.Store().file(*GROOVY)
     argv = [java, *JAVA_OPTIONS, "-cp", str(jar), "groovy.ui.GroovyMain", str(SCRIPT), *map(str, paths)]
-    done = subprocess.run(argv, capture_output=True, check=False, timeout=TIMEOUT, encoding="utf-8")
+    done = subprocess.run(argv, capture_output=True, check=False, encoding="utf-8")
     if done.returncode != 0:
         raise DeepError(
             f"Groovy ended with {done.returncode}: {' '.join(done.stderr.split())[-300:]}",
             next_step="deep artifacts build --rehash groovy; then run the same command again", exit_code=CHECK_FAILED,
         )  # fmt: skip
-    return [_tree(path, data) for path, data in zip(paths, json.loads(done.stdout), strict=True)]
+    try:
+        return [_tree(path, data) for path, data in zip(paths, json.loads(done.stdout), strict=True)]
+    except RecursionError:
+        raise DeepError(
+            f"what stands in one of {len(paths)} files is nested too deeply", next_step="name one file at a time"
+        ) from None
 
 
 def _refuse_unreadable(path: Path) -> None:
