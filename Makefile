@@ -10,6 +10,8 @@ LINT := ansible-lint bandit duplicates mypy pylint ruff semgrep shellcheck yamll
 # What takes longest comes first, so that nothing long is left over for the end.
 LONGEST := tests/e2e/test_testbed.py
 LIVE := $(LONGEST) tests/molecule $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py)) tests/artifacts tests/sqa
+# The server that tests/pipelines share is started by one worker when those come first, and together.
+UNIT := tests/pipelines tests/unit tests/services
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header
 
@@ -53,7 +55,7 @@ gate: ## Hold the repository against the quality standards; after `make unit liv
 
 .PHONY: unit
 unit: ## Run the unit tests (minutes, no root, no Docker)
-	@$(PYTEST)/unit.xml --numprocesses 2 --cov --cov-report=xml:$(REPORTS)/coverage.xml tests/unit tests/services
+	@$(PYTEST)/unit.xml --numprocesses 2 --cov --cov-report=xml:$(REPORTS)/coverage.xml $(UNIT)
 
 .PHONY: live
 live: ## Run the tests that need root and Docker: builds, nodes, molecule scenarios, the testbed end to end
@@ -88,7 +90,7 @@ format: ## Format the Python code
 lock: ## Pin the newest allowed versions of all requirements, with hashes
 	@$(COMPILE) --extra build --extra release --extra test pyproject.toml --output-file requirements/dev.txt
 	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
-	@for tool in sqa/tools/*.in; do $(COMPILE) $$tool --output-file $${tool%.in}.txt || exit 1; done
+	@for tool in sqa/tools/*.in pipelines/jenkins/requirements/*.in; do $(COMPILE) $$tool --output-file $${tool%.in}.txt || exit 1; done
 	@$(BIN)/python tools/lock_python.py --upgrade
 
 .PHONY: bench

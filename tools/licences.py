@@ -89,7 +89,7 @@ def artefact_rows(declarations: list[Path]) -> list[list[str]]:
 
 
 def tool_rows(lists: list[Path]) -> list[list[str]]:
-    """Rows (tool, version, licence) of the environments of the quality gate; the licence is the list's first line."""
+    """Rows (tool, version, licence) of tools with environments of their own; the licence is the list's first line."""
     rows = []
     for path in lists:
         licence, *packages = path.read_text(encoding="utf-8").splitlines()
@@ -106,7 +106,10 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     if not requirements or not declarations:
         return {}
     lines = [
-        mark(TOOL, "requirements/*.txt, artifacts/*.yml, artifacts/python/*/licences.txt and sqa/tools/*.in"),
+        mark(
+            TOOL,
+            "requirements/*.txt, artifacts/*.yml, artifacts/python/*/licences.txt, sqa/tools/*.in, pipelines/",
+        ),
         "# Licences",
         "",
         "The project itself is under the [Apache License 2.0](../../LICENSE).",
@@ -124,11 +127,14 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
             hosts_rows(sorted(root.glob("artifacts/python/*/licences.txt"))),
         ),
         "",
-        "## Tools of the quality gate",
+        "## Tools of the quality gate and of the pipelines",
         "",
-        "Each in an environment of its own on the machine that runs the gate; none is delivered or deployed.",
+        "Each in an environment of its own on the machine that runs it; none is delivered or deployed.",
         "",
-        *table(["Tool", "Version", "Licence"], tool_rows(sorted(root.glob("sqa/tools/*.in")))),
+        *table(
+            ["Tool", "Version", "Licence"],
+            tool_rows(sorted([*root.glob("sqa/tools/*.in"), *root.glob("pipelines/*/requirements/*.in")])),
+        ),
         "",
         "## Python packages that are installed",
         "",

@@ -99,7 +99,7 @@ def test_the_search_for_words_finds_them(tmp_path: Path) -> None:
     assert hosts("see https://a.example/x,direct 'http://b.example:80/'") == {"a.example", "b.example"}
 
 
-REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
+REQUIREMENTS = [*sorted((ROOT / "requirements").glob("*.txt")), *sorted(ROOT.glob("pipelines/*/requirements/*.txt"))]
 
 
 def unpinned(text: str) -> list[str]:
