@@ -36,7 +36,11 @@ system_packages() {
   while read -r program package; do
     command -v "$program" >/dev/null || missing+=("$package")
   done <<<"$PROGRAMS"
-  [ "${1:-}" != test ] || browser_packages
+  if [ "${1:-}" = test ]; then
+    browser_packages
+    # Maven brings what runs Java; that the tests of tests/pipelines compile a class, too, takes a compiler.
+    command -v javac >/dev/null || missing+=(default-jdk-headless)
+  fi
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
   # What the Debian archive signs with; Ubuntu does not have it by itself.
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)

@@ -165,10 +165,11 @@ def refusal(error: str, description: str = "") -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def listening(handler: Callable[..., BaseHTTPRequestHandler], context: ssl.SSLContext) -> Iterator[int]:
-    """Have requests answered over TLS on a free port of the loopback address, which it returns."""
+def listening(handler: Callable[..., BaseHTTPRequestHandler], context: ssl.SSLContext | None) -> Iterator[int]:
+    """Have requests answered, over TLS where there is a context, on a free port of the loopback address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
