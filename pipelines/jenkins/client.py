@@ -275,5 +275,5 @@ def _short(answer: requests.Response | requests.RequestException) -> str:
 def _first_words(page: str) -> str:
     """What a page of an error says: the exception that it shows, else its first words."""
     text = " ".join(unescape(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)).split())
-    exception = re.search(r"[\w.$]+(?:Exception|Error)\b: .*", text)
+    exception = re.search(r"[\w.$]+(?:Exception|Error)\b: .*?(?= at [\w.$]+\(|$)", text)
     return (exception.group() if exception else text)[:200]

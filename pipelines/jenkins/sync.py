@@ -93,10 +93,10 @@ def apply(server: Server, changes: list[Change]) -> Iterator[Change]:
             _apply(server, change)
             yield change
         except (RefusedError, jenkins.JenkinsException) as failure:
-            refused.append(f"{change.name} ({change.action}): {failure}")
+            refused.append(f"{change.name} ({change.action}): {getattr(failure, 'found', None) or failure}")
     if refused:
         raise DeepError(
-            f"{len(refused)} jobs could not be changed", host=server.host, found="; ".join(refused),
+            "not every job could be changed", host=server.host, found="; ".join(refused),
             needed="a server that can hold them", exit_code=CHECK_FAILED,
             next_step="install the plug-ins that they need (docs/jenkins.md), then run the same command again",
         )  # fmt: skip

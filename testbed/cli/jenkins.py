@@ -67,7 +67,7 @@ def sync_(
         "server": server.server,
         "dry_run": dry_run,
         "changed": len(todo),
-        "jobs": [one.as_dict(diff=diff) for one in changes if one.wanted is not None or one in todo],
+        "jobs": [one.as_dict(diff=diff) for one in changes if one.wanted is not None or one.action != "none"],
     }
     emit(found, as_json, _changes_text)
 

@@ -23,7 +23,9 @@ SCRIPT = "node { sh 'echo from the pipeline' }"
 @pytest.fixture
 def server() -> Iterator[Server]:
     """The server that DEEP_TEST_JENKINS_URL names, before and after without jobs of ours for tests."""
-    found = connect(os.environ["DEEP_TEST_JENKINS_URL"], say=print)
+    url = os.environ.get("DEEP_TEST_JENKINS_URL")
+    assert url, "set DEEP_TEST_JENKINS_URL: nothing is tried on a server that was not named for it"
+    found = connect(url, say=print)
     try:
         clean(found)
         yield found

@@ -55,7 +55,7 @@ unit:
 
 
 def test_a_job_of_the_definitions_runs(server: Server, hudson: Hudson, deep: Deep) -> None:
-    # It knows neither Git nor the letter H in times, nor that artefacts may be missing. The tree is put where Git would.
+    # It knows neither Git nor H in times, nor that artefacts may be missing. The tree is put where Git would.
     settings = {"repository": "https://git.example.org/x.git", "agent": "master", "look": "@yearly", "night": "@yearly"}
     defined = jobs.expand("freestyle", settings)
     for job in defined.values():

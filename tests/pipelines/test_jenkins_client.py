@@ -186,9 +186,9 @@ def test_changes_are_asked_for_again(stub: Stub, status: int) -> None:
 
 
 def test_a_refused_change_is_not_asked_for_again(stub: Stub) -> None:
-    page = b"<pre>java.io.IOException: Unable to read\n\tat x</pre>"
+    page = b"<h1>500</h1><pre>java.io.IOException: Unable to read\n\tat a.B.c(B.java:1)</pre>"
     stub.answers["POST /job/x/config.xml"] = [Answer(500, page)]
-    with pytest.raises(DeepError, match=r"java\.io\.IOException: Unable to read"):
+    with pytest.raises(DeepError, match=r"500 [\w ]+: java\.io\.IOException: Unable to read;"):
         at(stub.url, patience=60).reconfig_job("x", "<project/>")
     assert stub.lines().count("POST /job/x/config.xml") == 1
 

@@ -174,7 +174,7 @@ def test_a_job_that_became_somebody_elses_meanwhile(server: Server) -> None:
     planned = sync.plan(server, {"c": ours()}, delete=True)
     server.reconfig_job("a", xml("theirs"))
     server.create_job("c", xml("theirs"))
-    with pytest.raises(DeepError, match="2 jobs could not be changed") as caught:
+    with pytest.raises(DeepError, match="not every job could be changed") as caught:
         assert [one.name for one in sync.apply(server, planned)] == ["b"]
     assert "c (create): " in str(caught.value.found)
     assert names(server) == ["a", "c"]
@@ -334,7 +334,7 @@ def test_a_job_that_the_server_cannot_hold(server: Server, hudson: Hudson, deep:
     for _ in range(2):
         status, found = deep(*SYNC)
         assert status == 1
-        assert found["error"]["message"] == "1 jobs could not be changed"
+        assert found["error"]["message"] == "not every job could be changed"
         assert "a (create)" in found["error"]["found"]
         assert "500" in found["error"]["found"]
         assert "plug-ins" in found["error"]["next_step"]
