@@ -95,8 +95,12 @@ class Hudson:
             file.parent.mkdir(parents=True)
             file.write_text(USER.format(name=name, salt=salt, digest=digest), encoding="utf-8")
         (self.home / "config.xml").write_text(CONFIGURATION, encoding="utf-8")
-        self.start()
-        self.wait()
+        try:
+            self.start()
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

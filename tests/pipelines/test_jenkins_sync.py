@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -109,6 +110,24 @@ def test_a_dry_run_says_the_same_and_changes_nothing(server: Server, proxy: Prox
     assert found["dry_run"]
     assert not [line for line in proxy.lines() if not line.startswith("GET")]
     assert names(server) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ((), ["deep-change-gate", "deep-images", "deep-nightly", "deep-release", "deep-site-deploy"]),
+        (("--freestyle",), ["deep-change-gate-freestyle", "deep-nightly-freestyle"]),
+    ],
+)
+def test_the_definitions_with_the_settings_of_a_file(
+    server: Server, deep: Deep, tmp_path: Path, kind: tuple[str, ...], expected: list[str]
+) -> None:
+    settings = tmp_path / "ci.yml"
+    settings.write_text("repository: https://git.example.org/own.git\n")
+    status, found = deep("sync", "--settings", str(settings), "--dry-run", "--diff", *kind)
+    assert (status, actions(found)) == (0, dict.fromkeys(expected, "create"))
+    assert all("<url>https://git.example.org/own.git</url>" in one["diff"] for one in found["jobs"])
+    assert "No such file" in deep("sync", "--settings", str(tmp_path / "no.yml"))[1]["error"]["message"]
 
 
 def test_a_job_that_is_defined_no_longer_is_disabled_and_comes_back(server: Server, deep: Deep, define: Define) -> None:
