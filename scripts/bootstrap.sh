@@ -38,7 +38,7 @@ system_packages() {
   done <<<"$PROGRAMS"
   if [ "${1:-}" = test ]; then
     browser_packages
-    # Maven brings what runs Java; that the tests of tests/pipelines compile a class, too, takes a compiler.
+    # Maven brings what runs Java; tests/pipelines also compiles a class.
     command -v javac >/dev/null || missing+=(default-jdk-headless)
   fi
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
