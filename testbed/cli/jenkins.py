@@ -21,7 +21,6 @@ from testbed.console import emit, err, out
 from testbed.errors import CHECK_FAILED, DeepError
 
 app = typer.Typer(no_args_is_help=True)
-jenkins_validate.register(app)
 
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="Of the page of all jobs. Default: what JENKINS_URL says.")
@@ -172,3 +171,6 @@ def log(
 
 def _server(url: str | None, plain_http: bool, patience: float) -> Server:
     return connect(url, plain_http=plain_http, patience=patience, say=lambda line: err.print(escape(line)))
+
+
+jenkins_validate.register(app)
