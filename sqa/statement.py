@@ -99,6 +99,11 @@ def sealed(said: Mapping[str, Any], key: Path) -> dict[str, Any]:
 
 def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, Any]]:
     """Who signed, and the statement; raises ``DeepError`` for an envelope that none of the signers has signed."""
+    return opened(envelope, signers, PREDICATE)
+
+
+def opened(envelope: Mapping[str, Any], signers: Path, predicate: str) -> tuple[str, dict[str, Any]]:
+    """Who signed, and the statement, which has a predicate of this type; raises ``DeepError`` where that is not so."""
     known = {keyid(key): (who, key) for who, key in _signers(signers)}
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
@@ -109,13 +114,13 @@ def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, A
         raise _refused("not an in-toto attestation", str(envelope.get("payloadType")))
     for name, signature in signatures:
         if name in known and _holds(known[name][1], signature, payload):
-            return known[name][0], _result(payload)
+            return known[name][0], _statement(payload, predicate)
     raise _refused("no signature of a known signer holds", ", ".join(name for name, _ in signatures) or "no signature")
 
 
-def _result(payload: bytes) -> dict[str, Any]:
+def _statement(payload: bytes, predicate: str) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(payload)
-    if said.get("predicateType") != PREDICATE:
+    if said.get("predicateType") != predicate:
         raise _refused("an attestation of something else", str(said.get("predicateType")))
     return said
 
@@ -193,6 +198,6 @@ def _refused(message: str, found: str) -> DeepError:
         message,
         found=found,
         needed="a signature by a key of the file of signers",
-        next_step="deep sqa report --sign KEY",
+        next_step="have it signed anew by somebody whom the file names",
         exit_code=CHECK_FAILED,
     )
