@@ -19,6 +19,12 @@ mvn maven
 ssh openssh-client
 shellcheck shellcheck
 git git'
+# What only the tests need, those of releases and of pipelines.
+readonly TEST_PROGRAMS='apt-ftparchive apt-utils
+createrepo_c createrepo-c
+gpg gnupg
+javac default-jdk-headless
+rpmkeys rpm'
 
 # For the checks of login pages; a person who only wants a testbed need not have it. Ubuntu has it as a snap only, which
 # containers cannot run: the checks are skipped there, and say so.
@@ -32,15 +38,12 @@ browser_packages() {
 }
 
 system_packages() {
-  local program package missing=()
+  local program package missing=() wanted=$PROGRAMS
+  [ "${1:-}" != test ] || wanted+=$'\n'$TEST_PROGRAMS
   while read -r program package; do
     command -v "$program" >/dev/null || missing+=("$package")
-  done <<<"$PROGRAMS"
-  if [ "${1:-}" = test ]; then
-    browser_packages
-    # Maven brings what runs Java; tests/pipelines also compiles a class.
-    command -v javac >/dev/null || missing+=(default-jdk-headless)
-  fi
+  done <<<"$wanted"
+  [ "${1:-}" != test ] || browser_packages
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
   # What the Debian archive signs with; Ubuntu does not have it by itself.
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)

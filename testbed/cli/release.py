@@ -14,6 +14,7 @@ from rich.table import Table
 from pipelines.release import build, candidate, manifest, notes, reproduce
 from pipelines.release.openpgp import Keyring
 from testbed.artifacts.progress import Display
+from testbed.cli import release_state
 from testbed.cli.options import Json
 from testbed.console import emit
 from testbed.errors import CHECK_FAILED, DeepError
@@ -21,6 +22,7 @@ from testbed.files import human, write_atomic
 from testbed.paths import repo_root
 
 app = typer.Typer(no_args_is_help=True)
+app.registered_commands += release_state.app.registered_commands
 
 
 class With(StrEnum):

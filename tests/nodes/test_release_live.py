@@ -1,0 +1,264 @@
+"""A release as its users get it: a fresh node takes it by apt, and by dnf, from published repositories."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.release import programs
+from pipelines.release.openpgp import Key
+from pipelines.release.steps import Release
+from testbed import engine as docker_engine
+from testbed import image
+from testbed.paths import cache_dir
+from tests.unit import release_toys
+from tests.unit.release_clients import SOURCES, served
+from tests.unit.release_toys import NFPM, Workshop
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(
+        bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm: scripts/bootstrap.sh test"
+    ),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+DEEP = [sys.executable, "-c", "from testbed.cli import main; main()", "testbed"]
+NAME = "live-release"
+PIN = "Package: *\nPin: release o=DEEP\nPin-Priority: 950\n"
+# A root of its own: dnf finds an empty database of packages there, as on a host of its own kind.
+REPO = """\
+[deephdc-base]
+name=DEEP, base
+baseurl={url}/base
+gpgcheck=1
+repo_gpgcheck=1
+gpgkey=file://{key}
+[deephdc-updates]
+name=DEEP, updates
+baseurl={url}/updates
+gpgcheck=1
+repo_gpgcheck=1
+gpgkey=file://{key}
+"""
+DNF = "dnf -yq --installroot=/srv/rpm --releasever=9 --setopt=reposdir=/srv/repos --setopt=cachedir=/srv/cache"
+
+
+def deep(*arguments: str) -> str:
+    done = subprocess.run([*DEEP, *arguments], cwd=ROOT, check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Debian node, and the address at which it finds this machine."""
+
+    gateway: str
+
+    def run(self, script: str, *, fails: bool = False) -> str:
+        done = subprocess.run(
+            ["docker", "exec", f"deep-{NAME}-node1", "sh", "-ec", script], check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
+        )  # fmt: skip
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout.strip()
+
+    def put(self, path: Path, target: str) -> None:
+        self.run(f"mkdir -p {Path(target).parent}")
+        subprocess.run(["docker", "cp", path, f"deep-{NAME}-node1:{target}"], check=True, capture_output=True)
+
+    def refresh(self, *, fails: bool = False) -> str:
+        """apt-get update of this repository alone: the others' are not what is tested."""
+        only = "-o Dir::Etc::sourcelist=sources.list.d/deephdc.sources -o Dir::Etc::sourceparts=-"
+        return self.run(f"apt-get update --error-on=any {only} -o APT::Get::List-Cleanup=0", fails=fails)
+
+    def tool(self) -> str:
+        return self.run("cat /usr/share/tool/version")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    assert os.geteuid() == 0, "the tests of nodes are run by root"
+    image.ensure(docker_engine.ensure_running(), image.named("debian12"), cache_dir() / "images" / "debian12.log")
+    deep("down", f"--name={NAME}")
+    try:
+        found = json.loads(deep("up", f"--name={NAME}", "--nodes=1", "--until=nodes", "--no-artifacts", "--json"))
+        yield Node(found["gateway"])
+    finally:
+        deep("down", f"--name={NAME}")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    with release_toys.workshop(tmp_path_factory.mktemp("shop")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def release(shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    made = shop.release(tmp_path_factory.mktemp("store"))
+    publish(made, shop, "1.0.0")
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(release: Release, node: Node) -> Iterator[str]:
+    with served(release.store.public, node.gateway) as address:
+        yield f"{address}/production/deep-1"
+
+
+@pytest.fixture(scope="module")
+def introduced(node: Node, shop: Workshop, url: str) -> None:
+    """The node has installed the package that brings the repository and its key."""
+    node.put(release_package(shop, f"{url}/debian12", shop.key), "/root/deephdc-release.deb")
+    node.run("dpkg --install /root/deephdc-release.deb")
+
+
+def publish(release: Release, shop: Workshop, version: str) -> None:
+    """Have a version in production, whether it was there before or not."""
+    if any(one.version == version for one in release.store.states("deep-1", "production")):
+        release.rollback(version, "production")
+        return
+    release.stage(shop.candidate(version))
+    release.promote(version, "testing")
+    release.promote(version, "production")
+
+
+def release_package(shop: Workshop, url: str, key: str) -> Path:
+    """A package that brings apt the repository, its key and a pin."""
+    folder = shop.folder / "deephdc-release"
+    folder.mkdir(exist_ok=True)
+    (folder / "key.asc").write_bytes(shop.keyring.public(key))
+    keyring = "/usr/share/keyrings/deephdc-archive-keyring.asc"
+    (folder / "deephdc.sources").write_text(SOURCES.format(url=url, key=keyring))
+    (folder / "deephdc.pref").write_text(PIN)
+    places = {
+        "key.asc": keyring, "deephdc.sources": "/etc/apt/sources.list.d/deephdc.sources",
+        "deephdc.pref": "/etc/apt/preferences.d/deephdc.pref",
+    }  # fmt: skip
+    description = {
+        "name": "deephdc-release", "arch": "all", "version": "1.0.0", "maintainer": "T <t@deep.test>",
+        "description": "A toy.",
+        "contents": [{"src": str(folder / name), "dst": place} for name, place in places.items()],
+    }  # fmt: skip
+    (folder / "nfpm.json").write_text(json.dumps(description))
+    made = folder / "made.deb"
+    subprocess.run(
+        [NFPM, "package", "--config", folder / "nfpm.json", "--packager", "deb", "--target", made],
+        check=True,
+        capture_output=True,
+    )
+    return made
+
+
+# In the order in which a user comes to them.
+
+
+def test_a_node_installs_upgrades_and_goes_back(node: Node, release: Release, shop: Workshop, introduced: None) -> None:
+    node.refresh()
+    assert "950" in node.run("apt-cache policy tool")
+    node.run("apt-get install --yes tool")
+    assert node.tool() == "tool 1.0.0"
+
+    publish(release, shop, "1.1.0")
+    node.refresh()
+    node.run("apt-get upgrade --yes")
+    assert node.tool() == "tool 1.1.0"
+    node.run("apt-get install --yes --allow-downgrades tool=1.0.0")  # the base is still offered
+    assert node.tool() == "tool 1.0.0"
+
+    node.run("apt-get install --yes tool")
+    release.rollback("1.0.0", "production")
+    node.refresh()
+    assert "Candidate: 1.1.0" in node.run(
+        "apt-cache policy tool"
+    )  # what is installed stays until somebody says otherwise
+    node.run("apt-get install --yes --allow-downgrades tool/base")
+    assert node.tool() == "tool 1.0.0"
+
+
+def test_what_is_not_as_it_was_signed_is_refused(
+    node: Node, release: Release, shop: Workshop, introduced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.refresh()
+    node.run("apt-get remove --yes tool && apt-get clean")
+    package = release.store.public / "production/deep-1/debian12/pool/base/tool_1.0.0_all.deb"
+    content = package.read_bytes()
+    package.unlink()
+    package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "Hash Sum mismatch" in node.run("apt-get install --yes tool=1.0.0", fails=True)
+    package.write_bytes(content)
+    node.run("apt-get install --yes tool=1.0.0")
+
+    index = package.parents[2] / "dists/base/InRelease"
+    signed = index.read_bytes()
+    index.write_bytes(signed.replace(b"Origin: DEEP", b"Origin: DEEQ"))
+    assert "BADSIG" in node.refresh(fails=True)
+    index.write_bytes(signed)
+    node.refresh()
+
+
+@pytest.mark.parametrize(
+    ("name", "expires", "said"), [("stranger", "never", "NO_PUBKEY"), ("expired", "1d", "EXPKEYSIG")]
+)
+def test_a_repository_of_another_or_an_expired_key_is_refused(
+    node: Node, shop: Workshop, introduced: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, expires: str, said: str,
+) -> None:  # fmt: skip
+    key = release_toys.new_key(shop.keyring.home or Path(), name, expires)
+    other = shop.release(tmp_path / "store", keys=(key,))
+    with monkeypatch.context() as then:
+        then.setattr(Key, "check", lambda *_: None)
+        other.stage(shop.candidate("1.0.0", kinds=("deb",)))
+    known = shop.folder / f"{name}.asc"
+    known.write_bytes(shop.keyring.public(key if name == "expired" else shop.key))
+    node.put(known, f"/srv/{name}.asc")
+    sources = "/etc/apt/sources.list.d/deephdc.sources"
+    with served(other.store.public, node.gateway) as address:
+        lines = SOURCES.format(url=f"{address}/preview/deep-1/debian12", key=f"/srv/{name}.asc")
+        node.run(f"cp {sources} /root/kept && cat > {sources} <<'END'\n{lines}END")
+        try:
+            assert said in node.refresh(fails=True)
+        finally:
+            node.run(f"mv /root/kept {sources}")
+
+
+def test_dnf_takes_the_packages_with_both_signatures_checked(
+    node: Node, release: Release, shop: Workshop, url: str
+) -> None:
+    node.run("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends dnf")
+    key, repositories = shop.folder / "rpm.asc", shop.folder / "deephdc.repo"
+    key.write_bytes(shop.keyring.public(shop.key))
+    repositories.write_text(REPO.format(url=f"{url}/el9", key="/srv/rpm.asc"))
+    node.put(key, "/srv/rpm.asc")
+    node.put(repositories, "/srv/repos/deephdc.repo")
+    publish(release, shop, "1.1.0")
+    installed = "cat /srv/rpm/usr/share/tool/version"
+    node.run(f"{DNF} install tool-1.0.0")
+    assert node.run(installed) == "tool 1.0.0"
+    node.run(f"{DNF} upgrade")
+    assert node.run(installed) == "tool 1.1.0"
+    node.run(f"{DNF} downgrade tool")
+    assert node.run(installed) == "tool 1.0.0"
+
+    package = release.store.public / "production/deep-1/el9/updates/tool-1.1.0-1.noarch.rpm"
+    content = package.read_bytes()
+    package.unlink()
+    package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    node.run("rm -rf /srv/cache")
+    assert "checksum" in node.run(f"{DNF} upgrade", fails=True).lower()
+    package.write_bytes(content)
+    data = package.parent / "repodata/repomd.xml"
+    signed = data.read_bytes()
+    data.unlink()
+    data.write_bytes(signed.replace(b"<revision>", b"<revision> "))
+    node.run("rm -rf /srv/cache")
+    assert "GPG" in node.run(f"{DNF} --refresh makecache", fails=True)
