@@ -14,13 +14,12 @@ from typing import Any
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Candidate
 from pipelines.release.openpgp import Keyring
 from pipelines.release.programs import call
+from pipelines.release.signing import SLSA
 from pipelines.release.state import packages
 from pipelines.release.store import QUALITY
 from sqa import gate, statement
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import checksum_lines
-
-SLSA = "https://slsa.dev/provenance/v1"
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def composed(candidate: Candidate, former: State | None, third_party: Collection
             needed=f"one of: {', '.join(sorted({one.product for one in candidate.artefacts}))}",
         )  # fmt: skip
     base = former.versions.get("base", candidate.version) if former else candidate.version
-    ours: Suite = "base" if base == candidate.version else "updates"
+    # A line begins with its first release; candidates of it come before.
+    ours: Suite = "base" if base == candidate.version or parsed(base).is_prerelease else "updates"
     made = [
         Package(
             platform=platform, suite="third-party" if one.product in third_party else ours,

@@ -39,7 +39,7 @@ def verify(store: Store, state: State, trust: Trust, progress: Callable[[str], N
     """
     found = Verified()
     look = _Look(store, state, trust, found, now)
-    for step in (look.keys, look.repositories, look.packages, look.built):
+    for step in (look.keys, look.repositories, look.packages, look.origins):
         progress(f"{state.line} {state.stage}: {step.__name__}")
         step()
     return found
@@ -99,7 +99,7 @@ class _Look:
         for name in sorted(present - set(wanted)):
             self._say(f"{name} was not published")
 
-    def built(self) -> None:
+    def origins(self) -> None:
         """Every package is one that was built, signed and attested."""
         for version in sorted({one.version for one in self.state.packages} | {self.state.version}):
             folder = self.store.candidates(self.state.line) / version

@@ -22,7 +22,6 @@ from testbed.files import human, write_atomic
 from testbed.paths import repo_root
 
 app = typer.Typer(no_args_is_help=True)
-app.registered_commands += release_state.app.registered_commands
 
 
 class With(StrEnum):
@@ -193,3 +192,6 @@ def _listed(data: dict[str, Any]) -> Table:
             one["release"], one["line"], one["version"], str(one["products"]), ", ".join(one["platforms"]), files
         )
     return table
+
+
+app.registered_commands += release_state.app.registered_commands

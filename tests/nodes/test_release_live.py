@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.release import programs
+from pipelines.release import manifest, packages, programs, source
 from pipelines.release.openpgp import Key
 from pipelines.release.steps import Release
 from testbed import engine as docker_engine
 from testbed import image
 from testbed.paths import cache_dir
 from tests.unit import release_toys
-from tests.unit.release_clients import SOURCES, served
-from tests.unit.release_toys import NFPM, Workshop
+from tests.unit.release_clients import SOURCES as WORDS
+from tests.unit.release_clients import served
+from tests.unit.release_toys import Workshop
 
 pytestmark = [
     pytest.mark.live,
@@ -32,25 +33,12 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 DEEP = [sys.executable, "-c", "from testbed.cli import main; main()", "testbed"]
 NAME = "live-release"
-PIN = "Package: *\nPin: release o=DEEP\nPin-Priority: 950\n"
+MANIFEST = "deep-testbed-0.1"
+FIRST, SECOND = "0.1.0", "0.2.0"  # of the manifest's line
+SOURCES = "/etc/apt/sources.list.d/deephdc.sources"
 # A root of its own: dnf finds an empty database of packages there, as on a host of its own kind.
-REPO = """\
-[deephdc-base]
-name=DEEP, base
-baseurl={url}/base
-gpgcheck=1
-repo_gpgcheck=1
-skip_if_unavailable=0
-gpgkey=file://{key}
-[deephdc-updates]
-name=DEEP, updates
-baseurl={url}/updates
-gpgcheck=1
-repo_gpgcheck=1
-skip_if_unavailable=0
-gpgkey=file://{key}
-"""
-DNF = "dnf -yq --installroot=/srv/rpm --releasever=9 --setopt=reposdir=/srv/repos --setopt=cachedir=/srv/cache"
+DNF = "dnf -yq --installroot=/srv/rpm --releasever=9 --setopt=reposdir=/etc/yum.repos.d --setopt=cachedir=/srv/cache"
+DNF += " --setopt=skip_if_unavailable=0"
 
 
 def deep(*arguments: str) -> str:
@@ -79,7 +67,7 @@ class Node:
 
     def refresh(self, *, fails: bool = False) -> str:
         """apt-get update of this repository alone: the others' are not what is tested."""
-        only = "-o Dir::Etc::sourcelist=sources.list.d/deephdc.sources -o Dir::Etc::sourceparts=-"
+        only = f"-o Dir::Etc::sourcelist={SOURCES} -o Dir::Etc::sourceparts=-"
         return self.run(f"apt-get update --error-on=any {only} -o APT::Get::List-Cleanup=0", fails=fails)
 
     def tool(self) -> str:
@@ -107,26 +95,26 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 @pytest.fixture(scope="module")
 def release(shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Release:
     made = shop.release(tmp_path_factory.mktemp("store"))
-    publish(made, shop, "1.0.0")
+    publish(made, shop, FIRST)
     return made
 
 
 @pytest.fixture(scope="module")
 def url(release: Release, node: Node) -> Iterator[str]:
     with served(release.store.public, node.gateway) as address:
-        yield f"{address}/production/deep-1"
+        yield f"{address}/production"
 
 
 @pytest.fixture(scope="module")
 def introduced(node: Node, shop: Workshop, url: str) -> None:
     """The node has installed the package that brings the repository and its key."""
-    node.put(release_package(shop, f"{url}/debian12", shop.key), "/root/deephdc-release.deb")
+    node.put(release_package(shop, url, "debian12"), "/root/deephdc-release.deb")
     node.run("dpkg --install /root/deephdc-release.deb")
 
 
 def publish(release: Release, shop: Workshop, version: str) -> None:
     """Have a version in production, whether it was there before or not."""
-    if any(one.version == version for one in release.store.states("deep-1", "production")):
+    if any(one.version == version for one in release.store.states("deep-0", "production")):
         release.rollback(version, "production")
         return
     release.stage(shop.candidate(version))
@@ -134,31 +122,21 @@ def publish(release: Release, shop: Workshop, version: str) -> None:
     release.promote(version, "production")
 
 
-def release_package(shop: Workshop, url: str, key: str) -> Path:
-    """A package that brings apt the repository, its key and a pin."""
-    folder = shop.folder / "deephdc-release"
-    folder.mkdir(exist_ok=True)
-    (folder / "key.asc").write_bytes(shop.keyring.public(key))
-    keyring = "/usr/share/keyrings/deephdc-archive-keyring.asc"
-    (folder / "deephdc.sources").write_text(SOURCES.format(url=url, key=keyring))
-    (folder / "deephdc.pref").write_text(PIN)
-    places = {
-        "key.asc": keyring, "deephdc.sources": "/etc/apt/sources.list.d/deephdc.sources",
-        "deephdc.pref": "/etc/apt/preferences.d/deephdc.pref",
-    }  # fmt: skip
-    description = {
-        "name": "deephdc-release", "arch": "all", "version": "1.0.0", "maintainer": "T <t@deep.test>",
-        "description": "A toy.",
-        "contents": [{"src": str(folder / name), "dst": place} for name, place in places.items()],
-    }  # fmt: skip
-    (folder / "nfpm.json").write_text(json.dumps(description))
-    made = folder / "made.deb"
-    subprocess.run(
-        [NFPM, "package", "--config", folder / "nfpm.json", "--packager", "deb", "--target", made],
-        check=True,
-        capture_output=True,
+def release_package(shop: Workshop, url: str, platform: str) -> Path:
+    """The package deephdc-release for a platform, as the build makes it."""
+    wanted = manifest.find(MANIFEST)
+    folder = shop.folder / f"deephdc-release-{platform}"
+    (folder / "files").mkdir(parents=True)
+    made = packages.Workshop(
+        wanted, release_toys.EPOCH, folder / "source", folder / "files", folder, url,
+        shop.keyring.public(shop.key).decode("ascii"),
+    )  # fmt: skip
+    source.export(source.commit(ROOT, "HEAD"), wanted, made.source)
+    product, declared = next(
+        (one, each) for one, each, _ in wanted.files() if (one.name, each.platform) == ("deephdc-release", platform)
     )
-    return made
+    packages.package(made, product, declared)
+    return made.made(declared)
 
 
 # In the order in which a user comes to them.
@@ -168,23 +146,23 @@ def test_a_node_installs_upgrades_and_goes_back(node: Node, release: Release, sh
     node.refresh()
     assert "950" in node.run("apt-cache policy tool")
     node.run("apt-get install --yes tool")
-    assert node.tool() == "tool 1.0.0"
+    assert node.tool() == "tool 0.1.0"
 
-    publish(release, shop, "1.1.0")
+    publish(release, shop, SECOND)
     node.refresh()
     node.run("apt-get upgrade --yes")
-    assert node.tool() == "tool 1.1.0"
-    node.run("apt-get install --yes --allow-downgrades tool=1.0.0")  # the base is still offered
-    assert node.tool() == "tool 1.0.0"
+    assert node.tool() == "tool 0.2.0"
+    node.run("apt-get install --yes --allow-downgrades tool=0.1.0")  # the base is still offered
+    assert node.tool() == "tool 0.1.0"
 
     node.run("apt-get install --yes tool")
-    release.rollback("1.0.0", "production")
+    release.rollback(FIRST, "production")
     node.refresh()
-    assert "Candidate: 1.1.0" in node.run(
+    assert "Candidate: 0.2.0" in node.run(
         "apt-cache policy tool"
     )  # what is installed stays until somebody says otherwise
     node.run("apt-get install --yes --allow-downgrades tool/base")
-    assert node.tool() == "tool 1.0.0"
+    assert node.tool() == "tool 0.1.0"
 
 
 def test_what_is_not_as_it_was_signed_is_refused(
@@ -192,13 +170,13 @@ def test_what_is_not_as_it_was_signed_is_refused(
 ) -> None:
     node.refresh()
     node.run("apt-get remove --yes tool && apt-get clean")
-    package = release.store.public / "production/deep-1/debian12/pool/base/tool_1.0.0_all.deb"
+    package = release.store.public / "production/deep-0/debian12/pool/base/tool_0.1.0_all.deb"
     content = package.read_bytes()
     package.unlink()
     package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert "Hash Sum mismatch" in node.run("apt-get install --yes tool=1.0.0", fails=True)
+    assert "Hash Sum mismatch" in node.run("apt-get install --yes tool=0.1.0", fails=True)
     package.write_bytes(content)
-    node.run("apt-get install --yes tool=1.0.0")
+    node.run("apt-get install --yes tool=0.1.0")
 
     index = package.parents[2] / "dists/base/InRelease"
     signed = index.read_bytes()
@@ -220,39 +198,35 @@ def test_a_repository_of_another_or_an_expired_key_is_refused(
     with monkeypatch.context() as then:
         then.setattr(Key, "check", lambda *_: None)  # it was signed when the key still counted
         then.setenv("SOURCE_DATE_EPOCH", str(release_toys.EPOCH - 3600))
-        other.stage(shop.candidate("1.0.0", kinds=("deb",)))
+        other.stage(shop.candidate(FIRST, kinds=("deb",)))
     known = shop.folder / f"{name}.asc"
     known.write_bytes(shop.keyring.public(key if name == "expired" else shop.key))
     node.put(known, f"/srv/{name}.asc")
-    sources = "/etc/apt/sources.list.d/deephdc.sources"
     with served(other.store.public, node.gateway) as address:
-        lines = SOURCES.format(url=f"{address}/preview/deep-1/debian12", key=f"/srv/{name}.asc")
-        node.run(f"cp {sources} /root/kept && cat > {sources} <<'END'\n{lines}END")
+        lines = WORDS.format(url=f"{address}/preview/deep-0/debian12", key=f"/srv/{name}.asc")
+        node.run(f"cp {SOURCES} /root/kept && cat > {SOURCES} <<'END'\n{lines}END")
         try:
             assert said in node.refresh(fails=True)
         finally:
-            node.run(f"mv /root/kept {sources}")
+            node.run(f"mv /root/kept {SOURCES}")
 
 
 def test_dnf_takes_the_packages_with_both_signatures_checked(
     node: Node, release: Release, shop: Workshop, url: str
 ) -> None:
     node.run("apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends dnf rpm")
-    key, repositories = shop.folder / "rpm.asc", shop.folder / "deephdc.repo"
-    key.write_bytes(shop.keyring.public(shop.key))
-    repositories.write_text(REPO.format(url=f"{url}/el9", key="/srv/rpm.asc"))
-    node.put(key, "/srv/rpm.asc")
-    node.put(repositories, "/srv/repos/deephdc.repo")
-    publish(release, shop, "1.1.0")
+    node.put(release_package(shop, url, "el9"), "/root/deephdc-release.rpm")
+    node.run("rpm --upgrade --force-debian --nodeps --nosignature /root/deephdc-release.rpm")
+    publish(release, shop, SECOND)
     installed = "cat /srv/rpm/usr/share/tool/version"
-    node.run(f"{DNF} install tool-1.0.0")
-    assert node.run(installed) == "tool 1.0.0"
+    node.run(f"{DNF} install tool-0.1.0")
+    assert node.run(installed) == "tool 0.1.0"
     node.run(f"{DNF} upgrade")
-    assert node.run(installed) == "tool 1.1.0"
+    assert node.run(installed) == "tool 0.2.0"
     node.run(f"{DNF} downgrade tool")
-    assert node.run(installed) == "tool 1.0.0"
+    assert node.run(installed) == "tool 0.1.0"
 
-    package = release.store.public / "production/deep-1/el9/updates/tool-1.1.0-1.noarch.rpm"
+    package = release.store.public / "production/deep-0/el9/updates/tool-0.2.0-1.noarch.rpm"
     content = package.read_bytes()
     package.unlink()
     package.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -260,7 +234,7 @@ def test_dnf_takes_the_packages_with_both_signatures_checked(
     assert "Cannot download" in node.run(f"{DNF} upgrade", fails=True)
     package.write_bytes(content)
     node.run(f"{DNF} upgrade")
-    assert node.run(installed) == "tool 1.1.0"
+    assert node.run(installed) == "tool 0.2.0"
     data = package.parent / "repodata/repomd.xml"
     signed = data.read_bytes()
     data.unlink()

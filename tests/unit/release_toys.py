@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Artefact, Candidate, Kind
-from pipelines.release.evidence import SLSA, Trust
+from pipelines.release.evidence import Trust
 from pipelines.release.openpgp import Keyring
+from pipelines.release.signing import SLSA
 from pipelines.release.steps import Release
 from pipelines.release.store import QUALITY, Store
 from sqa import statement

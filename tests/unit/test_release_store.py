@@ -133,6 +133,11 @@ def test_an_update_leaves_the_base_and_replaces_the_update_before(
     assert release.verify()["ok"]
 
 
+def test_a_line_begins_with_its_first_release_not_with_candidates_of_it(release: Release, shop: Workshop) -> None:
+    for version in ("3.0.0rc1", "3.0.0rc2", "3.0.0"):
+        assert release.stage(shop.candidate(version, kinds=("deb",)))[0].versions == {"base": version}
+
+
 def test_another_major_version_is_another_line(release: Release, shop: Workshop, first: Path) -> None:
     release.stage(first)
     release.stage(shop.candidate("2.0.0"))
