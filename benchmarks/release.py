@@ -14,8 +14,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -54,15 +52,6 @@ def build(root: Path, output: Path) -> float:
     return time.monotonic() - began
 
 
-@contextmanager
-def clone(folder: Path) -> Iterator[Path]:
-    """A clone of the checkout with its environment."""
-    root = folder / "main"
-    command("git", "clone", "--quiet", str(ROOT), str(root))
-    (root / ".venv").symlink_to(ROOT / ".venv")
-    yield root
-
-
 def steps(shop: Workshop, artefacts: int, rounds: int) -> dict[str, list[float]]:
     """Seconds of each step, with two versions of a candidate of so many packages."""
     products = {f"product-{number:03}": f"{number}\n" for number in range(artefacts // 2)}
@@ -86,10 +75,11 @@ def measure(artefacts: int, rounds: int, *, built: bool) -> Found:
         folder = Path(name)
         cold = again = peak = 0.0
         if built:
-            with clone(folder) as root:
-                with Memory() as memory:
-                    cold = build(root, folder / "candidate")
-                again = min(build(root, folder / "candidate") for _ in range(3))
+            root = folder / "main"
+            command("git", "clone", "--quiet", str(ROOT), str(root))
+            with Memory() as memory:
+                cold = build(root, folder / "candidate")
+            again = min(build(root, folder / "candidate") for _ in range(3))
             peak = memory.peak
         (folder / "shop").mkdir()
         with workshop(folder / "shop") as shop:
