@@ -94,7 +94,7 @@ def main() -> None:
     trust = Trust(Keyring(Path(job["home"])), (job["key"],), job["key"], Path(job["root"]))
     trust.refuse_dirty()  # what it imports and reads is then there for all
     answer = []
-    for step, *arguments in job["steps"]:
+    for killing, step, *arguments in job["steps"]:
         before = work / "before"
         store = work / "store"
 
@@ -108,7 +108,7 @@ def main() -> None:
         wanted = compared(store)
         shutil.copytree(store, work / "after", symlinks=True)
         randomly = random.Random(step)  # nosec B311 # the same in every run
-        for number in chosen(calls, job["every"]):
+        for number in chosen(calls, job["every"]) if killing else ():
             fresh(before, store)
             killed = attempt(act, number)[0]
             visible = broken(store)

@@ -33,7 +33,8 @@ def test_a_step_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None
             "work": str(tmp_path / "work"), "home": str(shop.keyring.home), "key": shop.key, "root": str(shop.root),
             "every": 7,
             "steps": [
-                ["stage", first], ["promote", "1.0.0", "testing"], ["stage", second], ["rollback", "1.0.0", "preview"],
+                [True, "stage", first], [True, "promote", "1.0.0", "testing"], [False, "stage", second],
+                [True, "rollback", "1.0.0", "preview"],
             ],
         }  # fmt: skip
         (tmp_path / "work").mkdir()
