@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.jenkins.jenkinsfile import validate
+from pipelines.jenkins.jenkinsfile.syntax import credentials, syntax
+from testbed.paths import repo_root
 from testbed.rendering import role_path
 from tests.unit.container_programs import (
     ask,
@@ -21,7 +24,8 @@ from tests.unit.container_programs import (
     something_behind,
     systemd_says,
 )
-from tests.unit.jenkins_site import AGENT, CONTROLLER, ROLE, SEED, Hosts
+from tests.unit.jenkins_site import AGENT, CONTROLLER, NEEDED, ROLE, SEED, Hosts
+from tests.unit.jenkinsfile_samples import OURS, library, read
 
 pytestmark = pytest.mark.usefixtures("distribution_programs")
 
@@ -119,6 +123,62 @@ def test_what_is_not_known_is_an_error(hosts: Hosts) -> None:
     site = hosts.site()
     with pytest.raises(Exception, match="jenkins_host_keys"):
         site.render_file(role_path(ROLE) / "templates" / "jenkins.yaml.j2", site.variables(CONTROLLER, ROLE))
+
+
+# --- what the pipelines need ---
+
+# What brings a kind of credentials; that of secret files comes with their bindings.
+KEEPERS = {"ssh key": "ssh-credentials", "secret file": "credentials-binding"}
+
+
+def wanted() -> set[str]:
+    """The plug-ins of what our pipelines and their library call, beside those that Pipeline consists of."""
+    known = syntax()
+    parts = (known.steps, known.options, known.triggers, known.parameters, known.when, known.agents, known.values)
+    trees = [*(read()[path.name] for path in OURS), *library()]
+    called = {node.name for tree in trees for node in tree.walk() if node.is_call()}
+    found = {part[name].plugin for part in parts for name in called & set(part)} - {""}
+    return found | ({"credentials-binding"} if "credentials" in called else set())
+
+
+def test_every_plugin_that_the_pipelines_need_is_asked_for() -> None:
+    asked = {one["artifactId"] for one in NEEDED}
+    assert {"junit", "timestamper", "warnings-ng"} <= wanted(), "the trees were not read"
+    assert wanted() <= asked
+    assert "workflow-aggregator" in asked, "it brings all of Pipeline"
+    assert {KEEPERS[one.kind] for one in credentials().values()} <= asked
+
+
+def test_the_page_of_the_jenkinsfiles_names_these_plugins() -> None:
+    text = (repo_root() / "docs" / "jenkinsfiles.md").read_text()
+    table = text.split("| Plug-in | For |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `([\w-]+)`", table, flags=re.MULTILINE)) == wanted()
+
+
+REPOSITORY = "https://git.example.org/deep/deep-testbed.git"
+
+
+def test_the_library_is_that_of_the_pipelines_and_of_one_version(hosts: Hosts) -> None:
+    found = hosts.configuration(jenkins_library_repository=REPOSITORY, jenkins_library_version="v1.2.0")
+    assert "globalLibraries" not in found["unclassified"], "that one is trusted, and runs outside the sandbox"
+    (one,) = found["unclassified"]["globalUntrustedLibraries"]["libraries"]
+    assert (one["name"], one["defaultVersion"]) == (validate.LIBRARY_NAME, "v1.2.0")
+    assert one["allowVersionOverride"] is False
+    place = one["retriever"]["modernSCM"]
+    assert repo_root() / place["libraryPath"] == validate.LIBRARY
+    assert place["scm"]["git"]["remote"] == REPOSITORY
+    default = hosts.configuration(jenkins_library_repository=REPOSITORY)["unclassified"]["globalUntrustedLibraries"]
+    assert default["libraries"][0]["defaultVersion"] == "main"
+
+
+def test_without_an_address_there_is_no_library_nor_one_left_of_before(hosts: Hosts) -> None:
+    assert hosts.configuration()["unclassified"]["globalUntrustedLibraries"] == {"libraries": []}
+
+
+def test_the_controller_has_what_fetches_the_library(hosts: Hosts) -> None:
+    site = hosts.site()
+    variables = site.variables(CONTROLLER, ROLE)
+    assert "git" in site.render(variables["jenkins_packages"], variables)
 
 
 # --- units and proxy ---

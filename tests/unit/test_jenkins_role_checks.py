@@ -23,6 +23,12 @@ def test_a_good_site_passes(hosts: Hosts) -> None:
     assert hosts.refusals(ROLE, iam_backend="indigo_iam", iam_clients=[]) == "", "its clients are not in the inventory"
 
 
+@pytest.mark.parametrize("version", ["main", "release/1.x", "v1.2.0", "a" * 40])
+@pytest.mark.parametrize("address", ["https://git.example/a/b.git", "ssh://git@git.example:2222/~deep/a-b.git"])
+def test_a_library_of_the_pipelines_passes(hosts: Hosts, address: str, version: str) -> None:
+    assert hosts.refusals(ROLE, jenkins_library_repository=address, jenkins_library_version=version) == ""
+
+
 SHORT = [{**one, "version": "1.0"} if one["name"] == "git" else one for one in LOCK]
 
 
@@ -48,6 +54,17 @@ SHORT = [{**one, "version": "1.0"} if one["name"] == "git" else one for one in L
         ({"jenkins_plugins": [*LOCK, {**LOCK[0], "name": "../../x"}]}, "the lock of the plugins is damaged"),
         ({"jenkins_plugins": [*LOCK, LOCK[0]]}, "a plugin twice"),
         ({"jenkins_plugins": [{**one, "sha256": "a"} for one in LOCK]}, "SHA-256 sum of each"),
+        ({"jenkins_library_repository": "http://git.example/a"}, "library of the pipelines cannot be had so"),
+        ({"jenkins_library_repository": "git@git.example:a/b.git"}, "needed https://HOST/PATH or ssh://USER@HOST/PATH"),
+        ({"jenkins_library_repository": "file:///srv/git/a"}, "found 'file:///srv/git/a'"),
+        ({"jenkins_library_repository": "https://git.example"}, "found 'https://git.example'"),
+        ({"jenkins_library_repository": "https://git.example/a\n"}, "library of the pipelines"),
+        ({"jenkins_library_repository": "https://git.example/${oic_client_secret}"}, "library of the pipelines"),
+        ({"jenkins_library_repository": "ssh://git@-oProxyCommand=id/a"}, "library of the pipelines"),
+        ({"jenkins_library_repository": "https://me:word@git.example/a"}, "found 'https://...@git.example/a'"),
+        ({"jenkins_library_repository": "ssh://me:word@git.example/a"}, "found 'ssh://...@git.example/a'"),
+        ({"jenkins_library_repository": "https://git.example/a", "jenkins_library_version": ""}, "version ''"),
+        ({"jenkins_library_repository": "https://git.example/a", "jenkins_library_version": "-u"}, "version '-u'"),
         ({"jenkins_nodes": []}, "found no host"),
         ({"jenkins_nodes": [CONTROLLER]}, "whose secrets builds could read"),
     ],
