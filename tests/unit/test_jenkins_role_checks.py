@@ -55,7 +55,7 @@ SHORT = [{**one, "version": "1.0"} if one["name"] == "git" else one for one in L
         ({"jenkins_plugins": [*LOCK, LOCK[0]]}, "a plugin twice"),
         ({"jenkins_plugins": [{**one, "sha256": "a"} for one in LOCK]}, "SHA-256 sum of each"),
         ({"jenkins_library_repository": "http://git.example/a"}, "library of the pipelines cannot be had so"),
-        ({"jenkins_library_repository": "git@git.example:a/b.git"}, "needed https://HOST/PATH or ssh://USER@HOST/PATH"),
+        ({"jenkins_library_repository": "git@git.example:a/b.git"}, "needed an https or ssh address"),
         ({"jenkins_library_repository": "file:///srv/git/a"}, "found 'file:///srv/git/a'"),
         ({"jenkins_library_repository": "https://git.example"}, "found 'https://git.example'"),
         ({"jenkins_library_repository": "https://git.example/a\n"}, "library of the pipelines"),
