@@ -97,14 +97,19 @@ def sealed(said: Mapping[str, Any], key: Path) -> dict[str, Any]:
     }
 
 
-def verify(envelope: Mapping[str, Any], signers: Path) -> tuple[str, dict[str, Any]]:
-    """Who signed, and the statement; raises ``DeepError`` for an envelope that none of the signers has signed."""
-    return opened(envelope, signers, PREDICATE)
+def verify(envelope: Mapping[str, Any], signers: Path, *, committed: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Who signed, and the statement; raises ``DeepError`` for an envelope that none of the signers has signed.
+
+    ``committed``: what the file of signers says in a commit, where that counts and not what lies there now.
+    """
+    return opened(envelope, signers, PREDICATE, committed=committed)
 
 
-def opened(envelope: Mapping[str, Any], signers: Path, predicate: str) -> tuple[str, dict[str, Any]]:
+def opened(
+    envelope: Mapping[str, Any], signers: Path, predicate: str, *, committed: str | None = None
+) -> tuple[str, dict[str, Any]]:
     """Who signed, and the statement, which has a predicate of this type; raises ``DeepError`` where that is not so."""
-    known = {keyid(key): (who, key) for who, key in _signers(signers)}
+    known = {keyid(key): (who, key) for who, key in _signers(signers, committed)}
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = [(one["keyid"], base64.b64decode(one["sig"], validate=True)) for one in envelope["signatures"]]
@@ -158,13 +163,13 @@ def _private(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _signers(path: Path) -> list[tuple[str, Ed25519PublicKey]]:
+def _signers(path: Path, committed: str | None) -> list[tuple[str, Ed25519PublicKey]]:
     """Principals and Ed25519 keys of an ALLOWED SIGNERS file of ssh-keygen(1).
 
     A key with an option that is not understood here (a time, a certificate authority) is trusted with nothing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = (path.read_text(encoding="utf-8") if committed is None else committed).splitlines()
     except FileNotFoundError as missing:
         raise DeepError(
             "nobody may sign", found=f"no file {path}", needed="a line PRINCIPAL KEY for each signer",
