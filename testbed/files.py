@@ -43,7 +43,10 @@ def free_bytes(path: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def require_space(path: Path, needed: int, purpose: str) -> None:
+ELSEWHERE = "free space there, or put the cache elsewhere with DEEP_CACHE_DIR"
+
+
+def require_space(path: Path, needed: int, purpose: str, next_step: str = ELSEWHERE) -> None:
     """Raise ``DeepError`` when fewer than ``needed`` bytes are free where ``path`` is."""
     found = free_bytes(path)
     if found < needed:
@@ -52,12 +55,14 @@ def require_space(path: Path, needed: int, purpose: str) -> None:
             host=platform.node(),
             found=f"{found} bytes ({human(found)})",
             needed=f"{needed} bytes ({human(needed)})",
-            next_step="free space there, or put the cache elsewhere with DEEP_CACHE_DIR",
+            next_step=next_step,
         )
 
 
 @contextlib.contextmanager
-def disk_full_explained(path: Path, purpose: str) -> Iterator[None]:
+def disk_full_explained(
+    path: Path, purpose: str, next_step: str = f"{ELSEWHERE}, and run the command again"
+) -> Iterator[None]:
     """Turn "no space left on device" into a ``DeepError`` that says where and for what."""
     try:
         yield
@@ -69,7 +74,7 @@ def disk_full_explained(path: Path, purpose: str) -> Iterator[None]:
             host=platform.node(),
             found=f"{free_bytes(path)} bytes free",
             needed="more free space",
-            next_step="free space there, or put the cache elsewhere with DEEP_CACHE_DIR, and run the command again",
+            next_step=next_step,
         ) from failure
 
 
