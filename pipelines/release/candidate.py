@@ -20,6 +20,7 @@ from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import sha256_of
 
 DOCUMENT = "candidate.json"
+INPUTS = "inputs.json"  # with which it can be built again
 FILES = "files"
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.asc"
@@ -30,10 +31,15 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$")]
 
 
+Platforms = dict[FileName, Literal["deb", "rpm"]]
+# A version that is ours, in its only spelling: 1.2.3, or 1.2.3rc1 for one that comes before.
+Version = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(rc[1-9][0-9]*)?$")]
+
+
 class Artefact(Strict):
     """One file of a candidate; ``platform`` is the distribution it is for, nothing where it suits any.
 
-    ``size`` is in bytes.
+    ``size`` is in bytes. ``third_party``: others made it, and the release needs it.
     """
 
     product: str
@@ -42,17 +48,22 @@ class Artefact(Strict):
     file: FileName
     size: Annotated[int, Field(ge=1)]
     sha256: Sha256
-    platform: str | None = None
+    platform: FileName | None = None
+    third_party: bool = False
 
 
 class Candidate(Strict):
-    """What was built: of which release and commit, with the time that stands in the files (seconds since 1970)."""
+    """What was built: of which release and commit, with the time that stands in the files (seconds since 1970).
+
+    ``platforms``: each distribution that has repositories, and the kind of its packages.
+    """
 
     schema_version: Literal[1] = 1
     release: str
-    version: str
+    version: Version
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     source_date_epoch: Annotated[int, Field(ge=0)]
+    platforms: Platforms = Field(default_factory=dict)
     artefacts: tuple[Artefact, ...]
 
     def write(self, folder: Path) -> None:
@@ -60,17 +71,22 @@ class Candidate(Strict):
         (folder / DOCUMENT).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> Candidate:
-    """The candidate of a folder, each of its files being what the build left; else an error says which is not."""
+def document(folder: Path) -> Candidate:
+    """What a folder says of its candidate; raises ``DeepError`` where it says nothing, or something else."""
     path = folder / DOCUMENT
     try:
-        candidate = Candidate.model_validate_json(path.read_bytes())
+        return Candidate.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise DeepError("this is no candidate", found=f"no {path}", next_step="deep release build makes one") from None
     except ValidationError as refused:
         raise DeepError(
             f"{path}: {wrong.explained(refused, Candidate)}", next_step="build the candidate anew"
         ) from None
+
+
+def read(folder: Path) -> Candidate:
+    """The candidate of a folder, each of its files being what the build left; else an error says which is not."""
+    candidate = document(folder)
     problems = list(altered(folder, candidate))
     if problems:
         raise DeepError(

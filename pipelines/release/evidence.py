@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipelines.release import members
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Candidate
 from pipelines.release.openpgp import Keyring
 from pipelines.release.programs import call
@@ -18,31 +19,58 @@ from pipelines.release.signing import SLSA
 from pipelines.release.state import packages
 from pipelines.release.store import QUALITY
 from sqa import gate, statement
+from sqa.judgement import BADGES
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import checksum_lines
+
+INTRODUCTION = "deephdc-release"  # the package with which a host begins
+ARMOUR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
 
 
 @dataclass(frozen=True)
 class Trust:
     """Who is believed, by the fingerprints of their keys.
 
-    ``keys`` sign repositories: the first one does, the others did. ``build_key`` signs candidates and packages of RPM.
-    ``root``: the repository that candidates are built from, whose file of signers says who may sign statements.
+    ``keys`` sign repositories: the first one does, the others did. One of ``build_keys`` signs a candidate and its
+    packages of RPM. ``root``: the repository that candidates are built from, whose file of signers, as it is committed,
+    says who may sign statements.
     """
 
     keyring: Keyring
     keys: tuple[str, ...]
-    build_key: str
+    build_keys: tuple[str, ...]
     root: Path
 
     @cached_property
     def _repository(self) -> gate.Repository:
         return gate.repository(self.root, plugins=False)
 
-    @property
-    def signers(self) -> Path:
-        """The repository's file of signers."""
-        return self._repository.root / self._repository.settings.signers
+    @cached_property
+    def signers(self) -> tuple[Path, str]:
+        """The repository's file of signers, and what it says in the commit that is checked out."""
+        found = self._repository
+        said = found.tree.git("show", f"HEAD:{found.settings.signers}", check=False)
+        if not said:
+            raise DeepError(
+                "nobody may sign", found=f"no {found.settings.signers} in the commit of {found.root}",
+                needed="a line PRINCIPAL KEY for each signer", next_step="commit it, by a reviewed change",
+            )  # fmt: skip
+        return found.root / found.settings.signers, said
+
+    @cached_property
+    def first_commit(self) -> str:
+        """The commit with which the repository began; raises ``DeepError`` where nobody knows it."""
+        if not (found := self._repository.tree.first_commit):
+            raise DeepError(
+                "nobody knows with which commit the repository began", found=f"{self.root}: a shallow clone, or none",
+                needed="its whole history", next_step="git fetch --unshallow",
+            )  # fmt: skip
+        return found
+
+    def refuse_foreign(self, commit: str) -> None:
+        """Raise ``DeepError`` for a commit that the one which is checked out does not come from."""
+        if self._repository.tree.git("merge-base", commit, "HEAD", check=False).strip() != commit:
+            raise _refused("it was built of a commit that is not in the history", commit, f"one of {self.root}")
 
     def refuse_dirty(self) -> None:
         """Raise ``DeepError`` where the repository is not as somebody has committed it: nor may be who signs."""
@@ -60,12 +88,17 @@ def problems(folder: Path, candidate: Candidate, trust: Trust, attestation: Path
     ``attestation`` is the statement of the quality gate, by itself in the folder.
     """
     quality = attestation or folder / QUALITY
-    checks: tuple[Callable[[], object], ...] = (
+    yield from collected([
+        lambda: trust.refuse_foreign(candidate.commit),
         lambda: signed(folder, candidate, trust),
         lambda: provenance(folder, candidate, trust),
         lambda: passed(quality, candidate, trust),
         lambda: packages_signed(folder, candidate, trust),
-    )
+    ])  # fmt: skip
+
+
+def collected(checks: Iterable[Callable[[], object]]) -> Iterator[DeepError]:
+    """What each of the checks raises."""
     for check in checks:
         try:
             check()
@@ -74,9 +107,9 @@ def problems(folder: Path, candidate: Candidate, trust: Trust, attestation: Path
 
 
 def signed(folder: Path, candidate: Candidate, trust: Trust) -> None:
-    """Raise ``DeepError`` unless the build's key has signed the sum of every file."""
+    """Raise ``DeepError`` unless a key of the build has signed the sum of every file."""
     sums = _read(folder / SUMS)
-    trust.keyring.verify(_read(folder / SIGNATURE), sums, [trust.build_key])
+    trust.keyring.verify(_read(folder / SIGNATURE), sums, trust.build_keys)
     lines = set(sums.decode(errors="replace").splitlines())
     wanted = checksum_lines({one.file: one.sha256 for one in candidate.artefacts})
     if missing := [line for line in wanted.splitlines() if line not in lines]:
@@ -85,7 +118,8 @@ def signed(folder: Path, candidate: Candidate, trust: Trust) -> None:
 
 def provenance(folder: Path, candidate: Candidate, trust: Trust) -> None:
     """Raise ``DeepError`` unless a signer says that these very files were built of the candidate's commit."""
-    _, said = statement.opened(_envelope(folder / PROVENANCE), trust.signers, SLSA)
+    signers, committed = trust.signers
+    _, said = statement.opened(_envelope(folder / PROVENANCE), signers, SLSA, committed=committed)
     built = {(one["name"].rpartition("/")[2], one["digest"]["sha256"]) for one in said["subject"]}
     missing = [one.file for one in candidate.artefacts if (one.file, one.sha256) not in built]
     if missing:
@@ -97,8 +131,13 @@ def provenance(folder: Path, candidate: Candidate, trust: Trust) -> None:
 
 
 def passed(attestation: Path, candidate: Candidate, trust: Trust) -> None:
-    """Raise ``DeepError`` unless a signer says that the quality gate passed for the candidate's commit."""
-    _, said = statement.verify(_envelope(attestation), trust.signers)
+    """Raise ``DeepError`` unless a signer says that the repository has a gate, and passed it with this commit."""
+    signers, committed = trust.signers
+    _, said = statement.verify(_envelope(attestation), signers, committed=committed)
+    if (about := statement.of_repository(said)) != trust.first_commit:
+        raise _refused("the word of the gate is about another repository", about or "none", trust.first_commit)
+    if (asked := said["predicate"].get("gate")) not in BADGES:
+        raise _refused("the quality gate asks for nothing", f"gate: {asked}", f"one of: {', '.join(BADGES)}")
     commit = said["subject"][0]["digest"].get("gitCommit", "none: the tree was not that of a commit")
     if commit != candidate.commit:
         raise _refused("the quality gate has seen another commit", commit, candidate.commit)
@@ -108,21 +147,38 @@ def passed(attestation: Path, candidate: Candidate, trust: Trust) -> None:
 
 
 def packages_signed(folder: Path, candidate: Candidate, trust: Trust) -> None:
-    """Raise ``DeepError`` for a package of RPM that the build's key has not signed: no host would install it."""
+    """Raise ``DeepError`` for a package of RPM that no key of the build has signed: no host would install it."""
     files = [folder / FILES / one.file for one in packages(candidate) if one.kind == "rpm"]
     if not files:
         return
     with tempfile.TemporaryDirectory(prefix="deep-release-") as name:
         key, database = Path(name) / "key.asc", ("--dbpath", str(Path(name) / "rpm"))
-        key.write_bytes(trust.keyring.public(trust.build_key))
-        call("rpmkeys", *database, "--import", key)
+        for one in trust.build_keys:
+            key.write_bytes(trust.keyring.public(one))
+            call("rpmkeys", *database, "--import", key)
         done = call("rpmkeys", *database, "--checksig", "--verbose", *files, check=False)
     said = done.stdout.decode(errors="replace")
     unsigned = [path.name for path in files if not _good(said, path)]
     if unsigned or done.returncode:
         raise _refused(
-            "a package is not signed", ", ".join(unsigned) or said[-300:], f"signatures by {trust.build_key}"
+            "a package is not signed",
+            ", ".join(unsigned) or said[-300:],
+            f"signatures by {' or '.join(trust.build_keys)}",
         )
+
+
+def refuse_keyless(folder: Path, candidate: Candidate, trust: Trust) -> None:
+    """Raise ``DeepError`` for a package that brings hosts the repositories without the key that signs them."""
+    for one in packages(candidate):
+        if one.product == INTRODUCTION:
+            texts = [member.content for member in (members.of(folder / FILES / one.file) or {}).values()]
+            keys = [key for text in texts if text.startswith(ARMOUR) for key in trust.keyring.within(text)]
+            if trust.keys[0] not in keys:
+                raise DeepError(
+                    f"{one.file} lacks the key of the repositories", found=", ".join(keys) or "no key",
+                    needed=trust.keys[0], exit_code=CHECK_FAILED,
+                    next_step="build the candidate anew with the key that hosts shall get, or use another --key",
+                )  # fmt: skip
 
 
 def _good(said: str, path: Path) -> bool:
@@ -137,16 +193,18 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise _refused("the candidate is not signed", f"no {path}", f"{SUMS}, {SIGNATURE} and {PROVENANCE}") from None
+        raise _refused(
+            "the candidate is not signed", f"no {path.name}", f"{SUMS}, {SIGNATURE} and {PROVENANCE}"
+        ) from None
 
 
 def _envelope(path: Path) -> dict[str, Any]:
     try:
         read = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise _refused("nobody attests it", f"no {path}", "a signed statement") from None
+        raise _refused("nobody attests it", f"no {path.name}", "a signed statement") from None
     except ValueError as broken:
-        raise _refused(f"{path}: not an attestation", f"no JSON: {broken}", "a DSSE envelope") from None
+        raise _refused(f"{path.name} is no attestation", f"no JSON: {broken}", "a DSSE envelope") from None
     return read if isinstance(read, dict) else {}
 
 

@@ -1,7 +1,8 @@
 """The journal of a store: what is going to be done is on disk before it is begun, and that it is done after it.
 
 One JSON object a line, only ever appended. An ``intent`` without a ``done`` after it was cut short: whoever comes next
-carries it out. A last line without its end is one that was not written to its end, and counts for nothing.
+carries it out, or, where there is nothing yet to be shown, writes that it was ``dropped``. A last line without its end
+is one that was not written to its end, and counts for nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pydantic import Field, ValidationError
 from pipelines.release.state import State
 from sqa.standard import Strict
 from testbed.errors import DeepError
-from testbed.files import sync_directory
+from testbed.files import disk_full_explained, sync_directory
 
+ROOM = "free space there, and run the command again"  # what to do where a store's disk is full
 Step = Literal["stage", "promote", "rollback"]
 
 
@@ -25,7 +27,7 @@ class Record(Strict):
     """One line: which step, and what its stage is going to be, or is."""
 
     number: Annotated[int, Field(ge=1)]
-    what: Literal["intent", "done"]
+    what: Literal["intent", "done", "dropped"]
     step: Step
     state: State
 
@@ -56,16 +58,19 @@ class Journal:
 
     def append(self, record: Record) -> None:
         """Write a record; it is on disk when this returns."""
-        new = not self.path.exists()
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.ftruncate(handle, len(self._whole()))
-            os.write(handle, f"{record.model_dump_json()}\n".encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if new:
-            sync_directory(self.path.parent)
+        with disk_full_explained(self.path, "the journal of the store", ROOM):
+            new = not self.path.exists()
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.ftruncate(handle, len(self._whole()))
+                line = f"{record.model_dump_json()}\n".encode()
+                while line:  # a disk that becomes full takes a part
+                    line = line[os.write(handle, line) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            if new:
+                sync_directory(self.path.parent)
 
     def intend(self, step: Step, state: State) -> Record:
         """Write what is going to be done, and return it."""
@@ -77,6 +82,10 @@ class Journal:
     def done(self, intent: Record) -> None:
         """Write that an intent was carried out."""
         self.append(intent.model_copy(update={"what": "done"}))
+
+    def dropped(self, intent: Record) -> None:
+        """Write that an intent will not be carried out."""
+        self.append(intent.model_copy(update={"what": "dropped"}))
 
     def _whole(self) -> bytes:
         content = self.path.read_bytes() if self.path.exists() else b""

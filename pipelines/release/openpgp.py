@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pipelines.release.programs import call
@@ -84,9 +85,24 @@ class Keyring:
         last = [min(end) for end in ends if end]
         return Key(wanted, max(last) if len(last) == len(ends) else None)
 
+    def refuse_public(self, fingerprint: str) -> None:
+        """Raise ``DeepError`` for a key whose secret part is not at hand."""
+        if self._gpg("--list-secret-keys", fingerprint, check=False).returncode:
+            raise DeepError(
+                f"the secret part of the key {fingerprint} is not here", found="its public part alone",
+                needed="the key that signs", next_step="gpg --import its secret part, or correct --gnupghome",
+            )  # fmt: skip
+
     def public(self, fingerprint: str) -> bytes:
-        """The public key, armoured."""
-        return self._gpg("--armor", "--export", fingerprint).stdout
+        """The public key, armoured, without what others say of it."""
+        return self._gpg("--armor", "--export-options", "export-minimal", "--export", fingerprint).stdout
+
+    def within(self, armoured: bytes) -> list[str]:
+        """The fingerprints of the keys in a file; none where it holds no key."""
+        done = self._gpg("--with-colons", "--show-keys", stdin=armoured, check=False)
+        rows = [line.split(":") for line in done.stdout.decode(errors="replace").splitlines()]
+        # Beneath each primary key its own fingerprint comes first.
+        return [two[9] for one, two in pairwise(rows) if (one[0], two[0]) == ("pub", "fpr")]
 
     def detached(self, content: bytes, key: str, at: int) -> bytes:
         """An armoured signature of ``content`` that says it was made at ``at`` (seconds since 1970)."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import time
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def place(package: Package) -> str:
 def build(folder: Path, state: State, candidates: Path, like: Path | None, keyring: Keyring) -> None:
     """Fill the folder of ``state`` with its packages, its indices and their signatures.
 
-    ``like`` is a state of the same packages, whose indices are taken as they are.
+    ``like`` is a state of the same packages that was looked through, whose indices are taken as they are.
     """
     for one in state.packages:
         path = folder / place(one)
@@ -55,12 +54,12 @@ def build(folder: Path, state: State, candidates: Path, like: Path | None, keyri
 
 def _linked(like: Path, folder: Path) -> None:
     """Link every index of another state."""
-    for parent, _, names in os.walk(like):
-        for name in names:
-            target = folder / Path(parent, name).relative_to(like)
-            if name not in SEALS and not target.exists():
+    for data in [*like.glob("*/dists"), *like.glob("*/*/repodata")]:
+        for path in data.rglob("*"):
+            if path.is_file() and path.name not in SEALS:
+                target = folder / path.relative_to(like)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.hardlink_to(Path(parent, name))
+                target.hardlink_to(path)
 
 
 def _index_apt(repository: Path) -> None:
@@ -101,6 +100,12 @@ def _seal(folder: Path, state: State, keyring: Keyring) -> None:
                 data = folder / platform / suite / "repodata"
                 signature = keyring.detached((data / REPOMD).read_bytes(), state.key, state.time)
                 (data / REPOMD_SIGNATURE).write_bytes(signature)
+
+
+def key_shown(folder: Path) -> bytes:
+    """The key that users of a state are given; nothing where there is none."""
+    path = folder / KEY
+    return path.read_bytes() if path.is_file() else b""
 
 
 def release_file(dist: Path, state: State, suite: str) -> bytes:

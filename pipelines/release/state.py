@@ -6,7 +6,7 @@ is what the line began with, ``updates`` the newest version since, ``third-party
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
 from typing import Annotated, Literal, get_args
 
 from packaging.version import InvalidVersion, Version
@@ -15,8 +15,6 @@ from pydantic import Field
 from pipelines.release.candidate import Artefact, Candidate, FileName, Sha256
 from sqa.standard import Strict
 from testbed.errors import CHECK_FAILED, DeepError
-
-ANY_PLATFORM = "any"
 
 Stage = Literal["preview", "testing", "production"]
 Suite = Literal["base", "updates", "third-party"]
@@ -97,22 +95,22 @@ def before(stage: Stage) -> Stage | None:
     return STAGES[number - 1] if number else None
 
 
-def composed(candidate: Candidate, former: State | None, third_party: Collection[str]) -> tuple[Package, ...]:
+def moment(seconds: int) -> str:
+    """A time as ISO 8601 has it, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def composed(candidate: Candidate, former: State | None) -> tuple[Package, ...]:
     """What the first stage consists of with ``candidate``: it replaces what it renews, and the base stays.
 
-    ``third_party``: products that others made. Raises ``DeepError`` for one that the candidate does not have.
+    Raises ``DeepError`` for a package that no platform would get.
     """
-    if unknown := sorted(set(third_party) - {one.product for one in candidate.artefacts}):
-        raise DeepError(
-            "the candidate has no such product", found=", ".join(unknown), next_step="correct --third-party",
-            needed=f"one of: {', '.join(sorted({one.product for one in candidate.artefacts}))}",
-        )  # fmt: skip
     base = former.versions.get("base", candidate.version) if former else candidate.version
     # A line begins with its first release; candidates of it come before.
     ours: Suite = "base" if base == candidate.version or parsed(base).is_prerelease else "updates"
     made = [
         Package(
-            platform=platform, suite="third-party" if one.product in third_party else ours,
+            platform=platform, suite="third-party" if one.third_party else ours,
             kind="deb" if one.kind == "deb" else "rpm",
             file=one.file, sha256=one.sha256, version=candidate.version,
         )
@@ -144,6 +142,11 @@ def _platforms(candidate: Candidate, package: Artefact) -> list[str]:
     """Where a package goes: to its platform, or to every one that has packages of its kind."""
     if package.platform:
         return [package.platform]
-    return sorted({one.platform for one in candidate.artefacts if one.kind == package.kind and one.platform}) or [
-        ANY_PLATFORM
-    ]
+    found = {name for name, kind in candidate.platforms.items() if kind == package.kind}
+    found |= {one.platform for one in packages(candidate) if one.kind == package.kind and one.platform}
+    if not found:
+        raise DeepError(
+            f"no host would get {package.file}", found=f"no platform that has packages of the kind {package.kind}",
+            needed="one at least", next_step="declare it in the manifest and build anew", exit_code=CHECK_FAILED,
+        )  # fmt: skip
+    return sorted(found)

@@ -6,7 +6,6 @@ ends it first. What a step refuses, a plan says beforehand.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,41 +17,59 @@ from typing import Any
 from pipelines.release import candidate as candidates
 from pipelines.release import evidence, programs, repository, verification
 from pipelines.release.candidate import Candidate
-from pipelines.release.evidence import Trust
+from pipelines.release.evidence import Trust, collected
 from pipelines.release.journal import Step, as_json
-from pipelines.release.state import STAGES, Package, Stage, State, before, composed, line_of, parsed, refuse_changed
+from pipelines.release.state import (
+    STAGES,
+    Package,
+    Stage,
+    State,
+    before,
+    composed,
+    line_of,
+    moment,
+    parsed,
+    refuse_changed,
+)
 from pipelines.release.store import QUALITY, Store, refuse_other
+from pipelines.release.verification import AHEAD
 from testbed.errors import CHECK_FAILED, DeepError
 
 
 @dataclass(frozen=True)
 class Release:
-    """A store, and whom it believes; ``progress`` is told what is being done."""
+    """A store, and whom it believes; ``progress`` is told what is being done, ``clock`` tells the time.
+
+    It tells seconds since 1970, whatever SOURCE_DATE_EPOCH says: hosts keep the newer of two states.
+    """
 
     store: Store
     trust: Trust
     progress: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.time
 
-    def plan(self, folder: Path, *, attestation: Path | None = None, third_party: Sequence[str] = ()) -> dict[str, Any]:
+    def plan(self, folder: Path, *, attestation: Path | None = None) -> dict[str, Any]:
         """What each step to production would do with a candidate and why it would be refused; nothing is changed."""
         candidate = candidates.read(folder)
         line = line_of(candidate.version)
         pending = self.store.journal.pending()
+        preview = self.store.current(line, STAGES[0])
+        refusals = [*self._refusals(candidate, folder, attestation)]
+        packages = composed(candidate, preview) if not refusals else ()
+        wanted = (candidate.version, self.trust.keys[0], packages)
         steps = []
         for stage in STAGES:
             current = self.store.current(line, stage)
-            former = before(stage)
-            done = current is not None and current.version == candidate.version
-            words = ("stage", str(folder)) if former is None else ("promote", candidate.version, stage)
-            refused = [*self._refusals(candidate, folder, attestation)] if former is None else []
-            refused += self._downgrades(candidate.version, current, allowed=False)
+            done = current is not None and (current.version, current.key, current.packages) == wanted
+            words = ("stage", str(folder)) if before(stage) is None else ("promote", candidate.version, stage)
+            asked = ("--prerelease",) if stage == STAGES[-1] and parsed(candidate.version).is_prerelease else ()
+            refused = [*(refusals if before(stage) is None else ()), *self._downgrades(candidate.version, current)]
             steps.append({
-                "step": " ".join(("deep release", *words)), "stage": stage,
+                "step": " ".join(("deep release", *words, *asked)), "stage": stage,
                 "replaces": current.version if current else None,
                 "does": "nothing: it is there" if done else f"{candidate.version} into {stage}",
                 "refused": [str(one) for one in refused],
             })  # fmt: skip
-        packages = self._composed(candidate, third_party) if not steps[0]["refused"] else ()
         return {
             "ok": not any(one["refused"] for one in steps), "line": line, "version": candidate.version,
             "commit": candidate.commit, "steps": steps, "suites": _counted(packages),
@@ -60,28 +77,30 @@ class Release:
         }  # fmt: skip
 
     def stage(
-        self,
-        folder: Path,
-        *,
-        attestation: Path | None = None,
-        third_party: Sequence[str] = (),
-        downgrade: bool = False,
-    ) -> tuple[State, bool]:
+        self, folder: Path, *, attestation: Path | None = None, downgrade: bool = False
+    ) -> tuple[State, bool]:  # fmt: skip
         """Bring a candidate into the first stage; its state there, and whether anything was done."""
         candidate = candidates.read(folder)
-        line = line_of(candidate.version)
-        with self._work():
-            self.progress("the candidate's signatures and attestations")
-            current = self.store.current(line, STAGES[0])
-            refused = [*self._refusals(candidate, folder, attestation)]
-            _raise([*refused, *self._downgrades(candidate.version, current, allowed=downgrade)])
-            packages = self._composed(candidate, third_party)
+        with self._work(create=True):
+            current = self.store.current(line_of(candidate.version), STAGES[0])
+
+            def check(copy: Path) -> None:
+                self.progress("the candidate's signatures and attestations")
+                refused = [*self._refusals(candidate, copy)]
+                _raise([*refused, *self._downgrades(candidate.version, current, allowed=downgrade)])
+
             self.progress("the candidate's files")
-            self.store.admit(folder, candidate, line, attestation or folder / QUALITY)
+            self.store.admit(folder, candidate, attestation or folder / QUALITY, check)
+            packages = composed(candidate, current)
             return self._bring("stage", "preview", candidate.version, candidate.commit, packages)
 
-    def promote(self, version: str, stage: Stage, *, downgrade: bool = False) -> tuple[State, bool]:
-        """Bring what the stage before has into ``stage``, package by package the same files."""
+    def promote(
+        self, version: str, stage: Stage, *, downgrade: bool = False, prerelease: bool = False
+    ) -> tuple[State, bool]:
+        """Bring what the stage before has into ``stage``, package by package the same files.
+
+        The last stage gets what comes before a release with ``prerelease`` alone.
+        """
         line = line_of(version)
         former = before(stage)
         if former is None:
@@ -90,18 +109,25 @@ class Release:
                 needed=" or ".join(STAGES[1:]),
                 next_step="deep release stage CANDIDATE",
             )
+        if stage == STAGES[-1] and parsed(version).is_prerelease and not prerelease:
+            raise DeepError(
+                f"{version} comes before a release, and {stage} is for everybody", needed="a release",
+                next_step="--prerelease, if that is what you want", exit_code=CHECK_FAILED,
+            )  # fmt: skip
         with self._work():
+            self.trust.refuse_dirty()
             source, current = self.store.current(line, former), self.store.current(line, stage)
             if source is None or source.version != version:
                 raise self._elsewhere(version, line, stage, former)
             _raise(self._downgrades(version, current, allowed=downgrade))
             self._whole(source)
-            return self._bring("promote", stage, version, source.commit, source.packages)
+            return self._bring("promote", stage, version, source.commit, source.packages, like=source)
 
     def rollback(self, version: str, stage: Stage) -> tuple[State, bool]:
         """Bring back what ``stage`` had with ``version``: its packages and indices, byte for byte."""
         line = line_of(version)
         with self._work():
+            self.trust.refuse_dirty()
             past = self.store.states(line, stage)
             found = [one for one in past if one.version == version]
             if not found:
@@ -110,13 +136,14 @@ class Release:
                     needed=f"one of: {', '.join(sorted({one.version for one in past}, key=parsed)) or 'none yet'}",
                 )  # fmt: skip
             self._whole(found[-1])
-            return self._bring("rollback", stage, version, found[-1].commit, found[-1].packages)
+            return self._bring("rollback", stage, version, found[-1].commit, found[-1].packages, like=found[-1])
 
     def verify(self) -> dict[str, Any]:
         """Look through the current state of every stage of every line."""
-        states = [*_current(self.store)]
+        self.store.refuse_absent()
         found = [
-            (one, verification.verify(self.store, one, self.trust, self.progress, now=time.time())) for one in states
+            (one, verification.verify(self.store, one, self.trust, self.progress, now=self.clock()))
+            for one in _current(self.store)
         ]
         pending = self.store.journal.pending()
         rows = [
@@ -132,59 +159,75 @@ class Release:
         return {"ok": bool(rows) and not odd and all(row["ok"] for row in rows), "stages": rows, "problems": odd}
 
     def _bring(
-        self, step: Step, stage: Stage, version: str, commit: str, packages: tuple[Package, ...]
-    ) -> tuple[State, bool]:
-        line = line_of(version)
+        self, step: Step, stage: Stage, version: str, commit: str, packages: tuple[Package, ...],
+        like: State | None = None,
+    ) -> tuple[State, bool]:  # fmt: skip
+        """Make, sign and look through a state, and give it to its stage; ``like`` is one with the same packages."""
+        line, key, now = line_of(version), self.trust.keys[0], int(self.clock())
         current = self.store.current(line, stage)
-        now = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+        if current is not None and current.time > now + AHEAD:
+            raise DeepError(
+                f"{stage} is from the future", found=f"its state {current.name} of {moment(current.time)}",
+                needed=f"one before {moment(now)}, which is now", exit_code=CHECK_FAILED,
+                next_step="set the clock of this machine; where that is right, wait: hosts would keep the state",
+            )  # fmt: skip
         state = State(
             line=line, stage=stage, number=self.store.next_number(line, stage), version=version, commit=commit,
             # apt keeps the newer of two states: each has a time of its own.
-            time=max(now, current.time + 1 if current else 0), key=self.trust.keys[0], packages=packages,
+            time=max(now, current.time + 1 if current else 0), key=key, packages=packages,
         )  # fmt: skip
-        if current is not None and current.like(state):
+        if current is not None and current.like(state) and self._shown(current):
             return current, False
-        self._key_counts(self.trust.keys[0])
+        self._signs(key)
         self.progress(f"{version} into {stage}: indices and signatures")
-        self.store.bring(step, state, self._maker(state))
+
+        def make(folder: Path) -> None:
+            of, same = self.store.candidates(line), self.store.folder(like) if like else None
+            repository.build(folder, state, of, same, self.trust.keyring)
+            self._whole(state, folder)
+
+        self.store.bring(step, state, make)
         return state, True
 
-    def _maker(self, state: State) -> Callable[[Path], None]:
-        same = [one for one in self.store.states(state.line) if one.packages == state.packages]
-        return partial(
-            repository.build, state=state, candidates=self.store.candidates(state.line), keyring=self.trust.keyring,
-            like=self.store.folder(same[-1]) if same else None,
-        )  # fmt: skip
-
     @contextmanager
-    def _work(self) -> Iterator[None]:
-        """Hold the store alone, with what was cut short carried out."""
-        with self.store.locked():
+    def _work(self, *, create: bool = False) -> Iterator[None]:
+        """Hold the store alone, with what was cut short brought to its end, or dropped where nothing was ready."""
+        with self.store.locked(create=create):
             pending = self.store.journal.pending()
-            if pending is not None:
+            if pending is not None and self.store.ready(pending):
                 self.progress(f"ending what was cut short: {pending.step} of {pending.state.version}")
-                self.store.carry_out(pending, self._maker(pending.state))
+                self._whole(pending.state)
+                self.store.carry_out(pending)
+            elif pending is not None:
+                self.store.journal.dropped(pending)
             yield
 
-    def _refusals(self, candidate: Candidate, folder: Path, attestation: Path | None) -> Iterator[DeepError]:
+    def _refusals(self, candidate: Candidate, folder: Path, attestation: Path | None = None) -> Iterator[DeepError]:
         """Why a candidate would not be taken."""
         yield from programs.missing()
-        line = line_of(candidate.version)
+        line, trust = line_of(candidate.version), self.trust
         place = self.store.candidates(line) / candidate.version
-        checks: list[Callable[[], None]] = [self.trust.refuse_dirty]
-        checks += [partial(self._key_counts, one) for one in dict.fromkeys([self.trust.keys[0], self.trust.build_key])]
+        checks: list[Callable[[], object]] = [trust.refuse_dirty, partial(self._signs, trust.keys[0])]
         if place.exists():
             checks.append(lambda: refuse_other(place, candidate))
         others = [one for one in self.store.known(line) if one.version != candidate.version]
         checks += [partial(refuse_changed, candidate, one) for one in others]
-        yield from _refused(checks)
-        yield from evidence.problems(folder, candidate, self.trust, attestation)
+        checks.append(lambda: composed(candidate, None))
+        checks.append(lambda: evidence.refuse_keyless(folder, candidate, trust))
+        yield from collected(checks)
+        yield from evidence.problems(folder, candidate, trust, attestation)
 
-    def _key_counts(self, fingerprint: str) -> None:
-        self.trust.keyring.find(fingerprint).check(time.time())
+    def _shown(self, state: State) -> bool:
+        """Whether users are given the key as it is now: it may have been prolonged."""
+        return repository.key_shown(self.store.folder(state)) == self.trust.keyring.public(state.key)
+
+    def _signs(self, fingerprint: str) -> None:
+        """Raise ``DeepError`` for a key that cannot sign now."""
+        self.trust.keyring.find(fingerprint).check(self.clock())
+        self.trust.keyring.refuse_public(fingerprint)
 
     @staticmethod
-    def _downgrades(version: str, current: State | None, *, allowed: bool) -> list[DeepError]:
+    def _downgrades(version: str, current: State | None, *, allowed: bool = False) -> list[DeepError]:
         if allowed or current is None or parsed(version) >= parsed(current.version):
             return []
         return [
@@ -195,17 +238,16 @@ class Release:
             )
         ]  # fmt: skip
 
-    def _composed(self, candidate: Candidate, third_party: Sequence[str]) -> tuple[Package, ...]:
-        return composed(candidate, self.store.current(line_of(candidate.version), STAGES[0]), third_party)
-
-    def _whole(self, state: State) -> None:
-        """Raise ``DeepError`` unless a state, and what it was made of, is as it was published."""
+    def _whole(self, state: State, folder: Path | None = None) -> None:
+        """Raise ``DeepError`` unless a state, and what it was made of, is as it shall be; see ``verification``."""
         # Its key may have expired since: the one that signs now is looked at before it does.
-        seen = verification.verify(self.store, state, self.trust, self.progress, now=state.time)
+        seen = verification.verify(self.store, state, self.trust, self.progress, now=state.time, folder=folder)
         if seen.problems:
             raise DeepError(
                 f"{state.version} of {state.stage} is not whole", found="; ".join(seen.problems),
-                next_step="deep release verify; put the store back from its backup", exit_code=CHECK_FAILED,
+                next_step="find out who changed it, and put the store back from its backup; what no stage has yet "
+                f"can be moved away: {self.store.folder(state)}",
+                exit_code=CHECK_FAILED,
             )  # fmt: skip
 
     def _elsewhere(self, version: str, line: str, stage: Stage, former: Stage) -> DeepError:
@@ -221,6 +263,7 @@ class Release:
 
 def status(store: Store) -> dict[str, Any]:
     """What each stage of each line has, since when and of which commit."""
+    store.refuse_absent()
     pending = store.journal.pending()
     rows = [
         {
@@ -238,11 +281,6 @@ def status(store: Store) -> dict[str, Any]:
 
 def _version(state: State | None) -> str:
     return state.version if state else "nothing"
-
-
-def moment(seconds: int) -> str:
-    """A time as ISO 8601 has it, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _current(store: Store) -> Iterator[State]:
@@ -264,14 +302,6 @@ def _strayed(store: Store) -> Iterator[str]:
 
 def _counted(packages: Sequence[Package]) -> dict[str, int]:
     return {suite: sum(one.suite == suite for one in packages) for suite in sorted({one.suite for one in packages})}
-
-
-def _refused(checks: Sequence[Callable[[], None]]) -> Iterator[DeepError]:
-    for check in checks:
-        try:
-            check()
-        except DeepError as refused:
-            yield refused
 
 
 def _raise(refused: Sequence[DeepError]) -> None:

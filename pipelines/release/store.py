@@ -5,8 +5,8 @@
     public/states/LINE/STAGE-NUMBER/    a state of a stage: repositories of apt and yum, signed; never changed
     public/STAGE/LINE                   a link to the state that the stage has now
 
-Files of packages are hard links to those of the candidates. Everything is made in a folder beside its place, brought to
-disk, and renamed; a stage changes in one step, by its link.
+Files of packages are hard links to those of the candidates. Everything is made in a folder beside its place, looked at,
+brought to disk, and renamed; a stage changes in one step, by its link.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipelines.release import candidate as candidates
-from pipelines.release.candidate import DOCUMENT, FILES, PROVENANCE, SIGNATURE, SUMS, Candidate
-from pipelines.release.journal import Journal, Record, Step
-from pipelines.release.state import STAGES, State
+from pipelines.release.candidate import DOCUMENT, FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS, Candidate
+from pipelines.release.journal import ROOM, Journal, Record, Step
+from pipelines.release.state import STAGES, State, line_of
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import disk_full_explained, exclusive, link_atomic, require_space, sync_directory, sync_file
 
 QUALITY = "sqa.intoto.json"
-INPUTS = "inputs.json"  # with which it can be built again
-EVIDENCE = (DOCUMENT, SUMS, SIGNATURE, PROVENANCE)
+EVIDENCE = (INPUTS, SUMS, SIGNATURE, PROVENANCE)
 STATE = "state.json"
 UNFINISHED = ".tmp-"
 RESERVE = 64 << 20  # bytes for indices, beside the files
@@ -52,6 +51,14 @@ class Store:
         """What a web server may show."""
         return self.root / "public"
 
+    def refuse_absent(self) -> None:
+        """Raise ``DeepError`` where nothing was ever staged."""
+        if not self.public.is_dir():
+            raise DeepError(
+                "there is no store of releases", found=f"no {self.public}", needed="one that deep release stage made",
+                next_step="correct --store",
+            )  # fmt: skip
+
     def lines(self) -> list[str]:
         """Every line that has anything."""
         return sorted(path.name for path in (self.public / "states").glob("*"))
@@ -71,7 +78,7 @@ class Store:
     def known(self, line: str) -> list[Candidate]:
         """Every candidate of a line, by what its document says."""
         folders = sorted(path for path in self.candidates(line).glob("*") if not _unfinished(path))
-        return [Candidate.model_validate_json((path / DOCUMENT).read_bytes()) for path in folders]
+        return [candidates.document(path) for path in folders]
 
     def current(self, line: str, stage: str) -> State | None:
         """The state that a stage has now; ``None`` where nothing was brought there yet."""
@@ -86,15 +93,20 @@ class Store:
         return sorted(wanted, key=lambda one: (STAGES.index(one.stage), one.number))
 
     def next_number(self, line: str, stage: str) -> int:
-        """The number of a stage's next state; one that was cut short has had its own."""
-        past = [
-            one.state.number for one in self.journal.records() if (one.state.line, one.state.stage) == (line, stage)
-        ]
-        return max(past, default=0) + 1
+        """The number of a stage's next state, beyond those that lie there and those that the journal knows of."""
+        done = [one.state for one in self.journal.records() if one.what == "done"]
+        past = [one.number for one in done if (one.line, one.stage) == (line, stage)]
+        names = [path.name.rpartition("-")[2] for path in (self.public / "states" / line).glob(f"{stage}-*")]
+        return max([*past, *(int(one) for one in names if one.isdecimal())], default=0) + 1
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep every other command that changes the store out, and remove what killed ones have left half made."""
+    def locked(self, *, create: bool = False) -> Iterator[None]:
+        """Keep every other command that changes the store out, and remove what killed ones have left half made.
+
+        Raises ``DeepError`` where there is no store yet, unless it is to be created.
+        """
+        if not create:
+            self.refuse_absent()
         with exclusive(self.root / "lock", f"the store {self.root}", "wait for it to end, then run this again"):
             for left in [*self.public.glob(f"*/{UNFINISHED}*"), *self.public.glob(f"*/*/{UNFINISHED}*")]:
                 if left.is_symlink():
@@ -103,46 +115,75 @@ class Store:
                     shutil.rmtree(left)
             yield
 
-    def admit(self, folder: Path, candidate: Candidate, line: str, attestation: Path) -> bool:
-        """Copy a candidate and what attests it; whether it was not here yet.
+    def admit(self, folder: Path, candidate: Candidate, attestation: Path, check: Callable[[Path], None]) -> None:
+        """Copy a candidate and what attests it; of one that is here already, only what attests it where that is new.
 
-        Raises ``DeepError`` where the same version is here with another content.
+        ``check`` raises ``DeepError`` for a copy that is not to be taken: the folder may change meanwhile.
         """
-        place = self.candidates(line) / candidate.version
-        if place.exists():
-            refuse_other(place, candidate)
-            return False
-        size = sum(one.size for one in candidate.artefacts)
-        require_space(self.root, size + RESERVE, f"the candidate {candidate.version}")
-        with disk_full_explained(self.root, f"the candidate {candidate.version}"), _made_at(place) as made:
+        place = self.candidates(line_of(candidate.version)) / candidate.version
+        what = f"the candidate {candidate.version}"
+        require_space(self.root, sum(one.size for one in candidate.artefacts) + RESERVE, what, ROOM)
+        with disk_full_explained(self.root, what, ROOM), self._beside(place) as made:
             (made / FILES).mkdir()
-            names = [*EVIDENCE, *(f"{FILES}/{one.file}" for one in candidate.artefacts)]
-            names += [INPUTS] if (folder / INPUTS).is_file() else []
+            names = [DOCUMENT, *EVIDENCE, *(f"{FILES}/{one.file}" for one in candidate.artefacts)]
             for source, name in [*((folder / name, name) for name in names), (attestation, QUALITY)]:
-                shutil.copyfile(source, made / name)
-                (made / name).chmod(0o444)
-                # The index of yum holds it, and shall be the same wherever it is made.
-                os.utime(made / name, (candidate.source_date_epoch,) * 2)
-            candidates.read(made)  # what was checked is what was copied
-        return True
+                if source.is_file():
+                    shutil.copyfile(source, made / name)
+                    # The index of yum holds it, and shall be the same wherever it is made.
+                    os.utime(made / name, (candidate.source_date_epoch,) * 2)
+            if candidates.read(made) != candidate:
+                raise DeepError("the candidate was changed while it was copied", exit_code=CHECK_FAILED)
+            check(made)
+            _settle(made)
+            if place.exists():
+                _renew(made, place)
+            else:
+                _show(made, place)
 
     def bring(self, step: Step, state: State, make: Callable[[Path], None]) -> None:
-        """Make ``state`` that of its stage; ``make`` fills its folder."""
-        self.carry_out(self.journal.intend(step, state), make)
-
-    def carry_out(self, intent: Record, make: Callable[[Path], None]) -> None:
-        """Do what was written down, from wherever an earlier attempt has come to."""
-        state = intent.state
+        """Make ``state`` that of its stage; ``make`` fills its folder, and raises where that is not as it shall be."""
         place = self.folder(state)
-        if not place.exists():
-            with disk_full_explained(self.root, f"the state {state.name}"), _made_at(place) as made:
-                (made / STATE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
-                make(made)
+        with disk_full_explained(self.root, f"the state {state.name}", ROOM), self._beside(place) as made:
+            (made / STATE).write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            make(made)
+            _settle(made)
+            intent = self.journal.intend(step, state)
+            _show(made, place)
+            self.carry_out(intent)
+
+    def ready(self, intent: Record) -> bool:
+        """Whether an intent was cut short so late that its state lies there, and only has to be shown."""
+        state, current = intent.state, self.current(intent.state.line, intent.state.stage)
+        return self.folder(state).exists() and (current is None or current.number <= state.number)
+
+    def carry_out(self, intent: Record) -> None:
+        """Show the state of an intent, which lies there."""
+        state = intent.state
         link = self.link(state.line, state.stage)
-        link.parent.mkdir(exist_ok=True)
+        self._opened(link.parent)
         link_atomic(link, f"../states/{state.line}/{state.name}")
         sync_directory(link.parent)
         self.journal.done(intent)
+
+    @contextmanager
+    def _beside(self, place: Path) -> Iterator[Path]:
+        """A new folder beside ``place``, which is gone afterwards unless it has become that."""
+        self._opened(place.parent)
+        made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _opened(self, folder: Path) -> None:
+        """Have a folder below ``public/`` that a web server can read, whatever the umask is."""
+        for one in reversed([folder, *folder.parents]):
+            if one.is_relative_to(self.public):
+                if not one.exists():
+                    one.mkdir()
+                    sync_directory(one.parent)
+                if one.stat().st_mode & 0o777 != 0o755:
+                    one.chmod(0o755)
 
 
 def read_state(folder: Path) -> State:
@@ -169,29 +210,30 @@ def refuse_other(place: Path, candidate: Candidate) -> None:
         )  # fmt: skip
 
 
-@contextmanager
-def _made_at(place: Path) -> Iterator[Path]:
-    """A new folder that becomes ``place`` when everything in it is on disk."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place.parent))
-    try:
-        made.chmod(0o755)
-        yield made
-        _settle(made)
-        made.rename(place)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-    sync_directory(place.parent)
-
-
 def _settle(folder: Path) -> None:
-    """Bring a folder to disk. What is linked from elsewhere is there already."""
+    """Bring a folder to disk, to be read by everybody. What is linked from elsewhere is so already."""
     for parent, _, names in os.walk(folder):
         for name in names:
             if (path := Path(parent, name)).stat().st_nlink == 1:
+                path.chmod(0o444)
                 sync_file(path)
+        Path(parent).chmod(0o755)
         sync_directory(Path(parent))
+
+
+def _show(made: Path, place: Path) -> None:
+    """Put a folder that was brought to disk in its place."""
+    made.rename(place)
+    sync_directory(place.parent)
+
+
+def _renew(made: Path, place: Path) -> None:
+    """Take over what attests the same candidate, where it is new."""
+    for name in (*EVIDENCE, QUALITY):
+        new, old = made / name, place / name
+        if new.is_file() and not (old.is_file() and old.read_bytes() == new.read_bytes()):
+            new.replace(old)
+    sync_directory(place)
 
 
 def _unfinished(path: Path) -> bool:

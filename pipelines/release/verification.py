@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,15 @@ from xml.etree import ElementTree  # nosec B405 # reads what is signed, after it
 from pipelines.release import candidate as candidates
 from pipelines.release import evidence, repository
 from pipelines.release.evidence import Trust
-from pipelines.release.repository import DETACHED, INLINE, RELEASE, REPOMD, REPOMD_SIGNATURE
-from pipelines.release.state import SUITES, State
-from pipelines.release.store import Store
+from pipelines.release.repository import DETACHED, INLINE, KEY, RELEASE, REPOMD, REPOMD_SIGNATURE
+from pipelines.release.state import SUITES, State, moment
+from pipelines.release.store import Store, read_state
 from testbed.errors import DeepError
 from testbed.files import sha256_of
 
+# What readers say of an index that is not there, was cut, or is something else.
+UNREADABLE = (DeepError, OSError, EOFError, zlib.error, ElementTree.ParseError, UnicodeDecodeError, KeyError)
+AHEAD = 600  # seconds that the clocks of two machines may differ
 SPACE = "{http://linux.duke.edu/metadata/%s}"
 
 
@@ -31,15 +35,17 @@ class Verified:
     examined: dict[str, int] = field(default_factory=lambda: {"signatures": 0, "indices": 0, "packages": 0})
 
 
-def verify(store: Store, state: State, trust: Trust, progress: Callable[[str], None], *, now: float) -> Verified:
+def verify(
+    store: Store, state: State, trust: Trust, progress: Callable[[str], None], *, now: float, folder: Path | None = None
+) -> Verified:
     """Look through a state and the candidates that it is made of.
 
-    ``now``: the time at which its key has to count, in seconds since 1970. Raises ``DeepError`` where nothing can be
-    looked at.
+    ``now``: the time at which its key has to count, in seconds since 1970. ``folder``: where the state lies before it
+    is published. Raises ``DeepError`` where nothing can be looked at.
     """
     found = Verified()
-    look = _Look(store, state, trust, found, now)
-    for step in (look.keys, look.repositories, look.packages, look.origins):
+    look = _Look(store, state, trust, found, now, folder or store.folder(state))
+    for step in (look.document, look.keys, look.repositories, look.packages, look.origins):
         progress(f"{state.line} {state.stage}: {step.__name__}")
         step()
     return found
@@ -52,13 +58,20 @@ class _Look:
     trust: Trust
     found: Verified
     now: float
+    folder: Path
 
-    @property
-    def folder(self) -> Path:
-        return self.store.folder(self.state)
+    def document(self) -> None:
+        """The folder says that it is this state, of a time that has come."""
+        try:
+            if read_state(self.folder) != self.state:
+                self._say(f"{self.folder} is not the state {self.state.name}")
+        except DeepError as refused:
+            self._say(str(refused))
+        if self.state.time > self.now + AHEAD:
+            self._say(f"it is of {moment(self.state.time)}, which has yet to come: until then hosts take nothing newer")
 
     def keys(self) -> None:
-        """The key is one that is believed, still counts, and will for some time."""
+        """The key is one that is believed, still counts, will for some time, and is the one that users are given."""
         if self.state.key not in self.trust.keys:
             self._say(f"signed with the key {self.state.key}, not {' or '.join(self.trust.keys)}")
         try:
@@ -68,6 +81,14 @@ class _Look:
             self._say(str(refused))
         else:
             self.found.warnings += filter(None, [key.warning(self.now)])
+            self._given()
+
+    def _given(self) -> None:
+        shown = repository.key_shown(self.folder)
+        if (keys := self.trust.keyring.within(shown)) != [self.state.key]:
+            self._say(f"{KEY} has {' and '.join(keys) or 'no key'}, not {self.state.key}")
+        elif shown != self.trust.keyring.public(self.state.key):
+            self.found.warnings.append(f"{KEY} is not as the key is by now: bring the same version again")
 
     def repositories(self) -> None:
         """Every index is the one that was signed, and names the files that are there."""
@@ -77,7 +98,7 @@ class _Look:
                 names = {one.file: one.sha256 for one in self.state.of(suite, platform, kind)}
                 try:
                     listed = self._apt(of, suite) if kind == "deb" else self._yum(of)
-                except (DeepError, OSError, ElementTree.ParseError, UnicodeDecodeError, KeyError) as broken:
+                except UNREADABLE as broken:
                     self._say(f"{platform} {suite}: {broken}")
                     continue
                 if listed != names:

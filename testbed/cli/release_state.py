@@ -48,11 +48,11 @@ FormerKeys = Annotated[
     list[str] | None,
     typer.Option("--former-key", metavar="FINGERPRINT", help="One that signed them before; again for more."),
 ]
-BuildKey = Annotated[
-    str | None,
+BuildKeys = Annotated[
+    list[str] | None,
     typer.Option(
-        metavar="FINGERPRINT", help="The key that signs candidates; that of the repositories if not given.",
-        envvar="DEEP_RELEASE_BUILD_KEY",
+        "--build-key", metavar="FINGERPRINT", envvar="DEEP_RELEASE_BUILD_KEY",
+        help="A key that signs candidates, or has signed one; again for more. That of the repositories if not given.",
     ),
 ]  # fmt: skip
 GnupgHome = Annotated[
@@ -72,18 +72,17 @@ Root = Annotated[
 Attestation = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="What deep sqa report --sign has written; CANDIDATE/sqa.intoto.json if not given."
+        metavar="FILE",
+        help="What deep sqa report --sign has written; CANDIDATE/sqa.intoto.json if not given.",
+        exists=True,
+        dir_okay=False,
     ),
-]
-ThirdParty = Annotated[
-    list[str] | None,
-    typer.Option("--third-party", metavar="PRODUCT", help="A product that others made; again for more."),
 ]
 Downgrade = Annotated[bool, typer.Option("--downgrade", help="Also where the stage has a newer version.")]
 
 
 def _release(
-    store: Path, key: str, former: list[str] | None, build_key: str | None, home: Path | None,
+    store: Path, key: str, former: list[str] | None, build: list[str] | None, home: Path | None,
     passphrase: Path | None, root: Path,
 ) -> Release:  # fmt: skip
     """What the steps work on, by the options of a command."""
@@ -92,8 +91,10 @@ def _release(
     from pipelines.release.steps import Release
     from pipelines.release.store import Store
 
-    keys = tuple(one.replace(" ", "").upper() for one in (key, *(former or ()), build_key or key))
-    trust = Trust(keyring=Keyring(home, passphrase), keys=keys[:-1], build_key=keys[-1], root=root)
+    keys, build_keys = (
+        tuple(one.replace(" ", "").upper() for one in named) for named in ((key, *(former or ())), build or (key,))
+    )
+    trust = Trust(keyring=Keyring(home, passphrase), keys=keys, build_keys=build_keys, root=root)
     return Release(Store(store), trust, progress=lambda text: err.print(text, markup=False))
 
 
@@ -102,16 +103,15 @@ def plan(  # pylint: disable=too-many-positional-arguments  # they are options: 
     candidate: CandidateFolder,
     store: StoreFolder,
     key: SigningKey,
-    build_key: BuildKey = None,
+    build_keys: BuildKeys = None,
     gnupghome: GnupgHome = None,
     attestation: Attestation = None,
-    third_party: ThirdParty = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Show what each step to production would do with a candidate, and why not; nothing is changed."""
-    release = _release(store, key, None, build_key, gnupghome, None, root)
-    data = release.plan(candidate, attestation=attestation, third_party=third_party or ())
+    release = _release(store, key, None, build_keys, gnupghome, None, root)
+    data = release.plan(candidate, attestation=attestation)
     emit(data, as_json, _planned)
     if not data["ok"]:
         raise typer.Exit(CHECK_FAILED)
@@ -123,20 +123,17 @@ def stage(  # pylint: disable=too-many-positional-arguments  # they are options:
     store: StoreFolder,
     key: SigningKey,
     former_keys: FormerKeys = None,
-    build_key: BuildKey = None,
+    build_keys: BuildKeys = None,
     gnupghome: GnupgHome = None,
     passphrase_file: PassphraseFile = None,
     attestation: Attestation = None,
-    third_party: ThirdParty = None,
     downgrade: Downgrade = False,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Bring a candidate into preview."""
-    release = _release(store, key, former_keys, build_key, gnupghome, passphrase_file, root)
-    state, changed = release.stage(
-        candidate, attestation=attestation, third_party=third_party or (), downgrade=downgrade
-    )
+    release = _release(store, key, former_keys, build_keys, gnupghome, passphrase_file, root)
+    state, changed = release.stage(candidate, attestation=attestation, downgrade=downgrade)
     _brought(state, changed, as_json)
 
 
@@ -147,16 +144,17 @@ def promote(  # pylint: disable=too-many-positional-arguments  # they are option
     store: StoreFolder,
     key: SigningKey,
     former_keys: FormerKeys = None,
-    build_key: BuildKey = None,
+    build_keys: BuildKeys = None,
     gnupghome: GnupgHome = None,
     passphrase_file: PassphraseFile = None,
     downgrade: Downgrade = False,
+    prerelease: Annotated[bool, typer.Option("--prerelease", help="Also what comes before a release.")] = False,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Bring a version from the stage before into STAGE: the same files, never built again."""
-    release = _release(store, key, former_keys, build_key, gnupghome, passphrase_file, root)
-    _brought(*release.promote(version, to.value, downgrade=downgrade), as_json)
+    release = _release(store, key, former_keys, build_keys, gnupghome, passphrase_file, root)
+    _brought(*release.promote(version, to.value, downgrade=downgrade, prerelease=prerelease), as_json)
 
 
 @app.command()
@@ -166,14 +164,14 @@ def rollback(  # pylint: disable=too-many-positional-arguments  # they are optio
     store: StoreFolder,
     key: SigningKey,
     former_keys: FormerKeys = None,
-    build_key: BuildKey = None,
+    build_keys: BuildKeys = None,
     gnupghome: GnupgHome = None,
     passphrase_file: PassphraseFile = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Bring back what STAGE had when VERSION was its newest."""
-    release = _release(store, key, former_keys, build_key, gnupghome, passphrase_file, root)
+    release = _release(store, key, former_keys, build_keys, gnupghome, passphrase_file, root)
     _brought(*release.rollback(version, stage.value), as_json)
 
 
@@ -182,13 +180,13 @@ def verify(
     store: StoreFolder,
     key: SigningKey,
     former_keys: FormerKeys = None,
-    build_key: BuildKey = None,
+    build_keys: BuildKeys = None,
     gnupghome: GnupgHome = None,
     root: Root = Path(),
     as_json: Json = False,
 ) -> None:
     """Look through every stage: keys, signatures, indices, files, and what they were built of."""
-    data = _release(store, key, former_keys, build_key, gnupghome, None, root).verify()
+    data = _release(store, key, former_keys, build_keys, gnupghome, None, root).verify()
     emit(data, as_json, _verified)
     if not data["ok"]:
         raise typer.Exit(CHECK_FAILED)

@@ -194,10 +194,9 @@ def test_a_repository_of_another_or_an_expired_key_is_refused(
     name: str, expires: str, said: str,
 ) -> None:  # fmt: skip
     key = release_toys.new_key(shop.keyring.home or Path(), name, expires)
-    other = shop.release(tmp_path / "store", keys=(key,))
+    other = shop.release(tmp_path / "store", lambda: release_toys.EPOCH - 3600, keys=(key,))
     with monkeypatch.context() as then:
         then.setattr(Key, "check", lambda *_: None)  # it was signed when the key still counted
-        then.setenv("SOURCE_DATE_EPOCH", str(release_toys.EPOCH - 3600))
         other.stage(shop.candidate(FIRST, kinds=("deb",)))
     known = shop.folder / f"{name}.asc"
     known.write_bytes(shop.keyring.public(key if name == "expired" else shop.key))

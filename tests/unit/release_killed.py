@@ -22,7 +22,7 @@ from pipelines.release.evidence import Trust
 from pipelines.release.openpgp import Keyring
 from pipelines.release.steps import Release
 from pipelines.release.store import Store
-from tests.unit.release_toys import contents
+from tests.unit.release_toys import NOW, contents
 
 # What changes the disk, or starts a program that does.
 CALLS = (
@@ -91,7 +91,7 @@ def main() -> None:
     """Do the job: for each step, from the store as it was before it."""
     job = json.load(sys.stdin)
     work = Path(job["work"])
-    trust = Trust(Keyring(Path(job["home"])), (job["key"],), job["key"], Path(job["root"]))
+    trust = Trust(Keyring(Path(job["home"])), (job["key"],), (job["key"],), Path(job["root"]))
     trust.refuse_dirty()  # what it imports and reads is then there for all
     answer = []
     for killing, step, *arguments in job["steps"]:
@@ -100,7 +100,7 @@ def main() -> None:
 
         def act(step: str = step, arguments: list[str] = arguments, store: Path = store) -> None:
             words = [Path(arguments[0])] if step == "stage" else arguments
-            getattr(Release(Store(store), trust), step)(*words)
+            getattr(Release(Store(store), trust, clock=lambda: NOW), step)(*words)
 
         fresh(before, store)
         status, calls = attempt(act, 0)
@@ -138,7 +138,7 @@ def broken(store: Path) -> list[str]:
         if link.is_symlink():
             state = json.loads((link / "state.json").read_text()) if (link / "state.json").is_file() else {}
             names = {path.name for path in link.rglob("*")} if state else set()
-            if not state or not {one["file"] for one in state["packages"]} | {"InRelease"} <= names:
+            if not state or not {one["file"] for one in state["packages"]} | {"InRelease", "repomd.xml.asc"} <= names:
                 found.append(str(link))
     return found
 

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.release import candidate as candidates
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Artefact, Candidate, Kind
 from pipelines.release.evidence import Trust
 from pipelines.release.openpgp import Keyring
@@ -21,6 +22,7 @@ from pipelines.release.signing import SLSA
 from pipelines.release.steps import Release
 from pipelines.release.store import QUALITY, Store
 from sqa import statement
+from sqa.tree import Tree
 from testbed.files import checksum_lines, sha256_of
 from tests.unit.sqa_toys import commit
 
@@ -72,12 +74,14 @@ class Workshop:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=self.root, check=True, text=True, capture_output=True)
         return done.stdout.strip()
 
-    def release(self, store: Path, **different: Any) -> Release:
-        return Release(Store(store), replace(Trust(self.keyring, (self.key,), self.key, self.root), **different))
+    def release(self, store: Path, clock: Callable[[], float] = lambda: NOW, **different: Any) -> Release:
+        trust = Trust(self.keyring, (self.key,), (self.key,), self.root)
+        return Release(Store(store), replace(trust, **different), clock=clock)
 
     def candidate(
         self, version: str, products: Mapping[str, str] | None = None, *, commit: str | None = None,
         kinds: tuple[Kind, ...] = ("deb", "rpm"), platforms: Mapping[str, str] | None = None,
+        third_party: Collection[str] = (),
     ) -> Path:  # fmt: skip
         """A candidate of one product in the version, or of ``products`` with the text that each installs."""
         made = Path(tempfile.mkdtemp(prefix=f"candidate-{version}-", dir=self.folder))
@@ -85,8 +89,9 @@ class Workshop:
         artefacts = []
         for product, text in (products or {"tool": f"tool {version}\n"}).items():
             for kind in kinds:
-                path = self._package(made / FILES, product, version, kind, text)
-                artefacts.append(_artefact(path, product, version, kind, (platforms or PLATFORMS)[kind]))
+                path = self.package(made / FILES, product, version, kind, text)
+                one = _artefact(path, product, version, kind, (platforms or PLATFORMS)[kind])
+                artefacts.append(one.model_copy(update={"third_party": product in third_party}))
         notes = made / FILES / f"notes-{version}.md"
         notes.write_text(f"# {version}\n")
         artefacts.append(_artefact(notes, "notes", version, "notes", None))
@@ -123,17 +128,19 @@ class Workshop:
         (made / PROVENANCE).write_text(json.dumps(statement.sealed(provenance, self.signer)))
         self.attest(made / QUALITY, candidate.commit, passed=passed)
 
-    def attest(self, path: Path, commit: str, *, passed: bool = True) -> None:
+    def attest(self, path: Path, commit: str, *, passed: bool = True, **different: Any) -> None:
         """Write the signed word that the gate passed, or did not."""
         document = {
             "complete": True, "ok": passed, "tree": "0" * 64, "revision": commit, "repository": "toy",
-            "first_commit": commit,
+            "first_commit": Tree(self.root).first_commit,
             "criteria": [{"id": "QC.Sty01", "verdict": "pass" if passed else "fail"}], "standards": {}, "badge": "gold",
             "gate": "silver", "created": "2026-11-29T00:00:00+00:00", "accepted": {}, "waivers": [],
+            **different,
         }  # fmt: skip
         path.write_text(json.dumps(statement.sign(document, self.signer)))
 
-    def _package(self, folder: Path, product: str, version: str, kind: str, text: str) -> Path:
+    def package(self, folder: Path, product: str, version: str, kind: str, text: str) -> Path:
+        """A package that installs a text."""
         (self.folder / "payload").write_text(text)
         secret = self.folder / "secret.asc"
         if not secret.exists():
@@ -182,6 +189,21 @@ def _artefact(path: Path, product: str, version: str, kind: Kind, platform: str 
         product=product, version=version, kind=kind, file=path.name, size=path.stat().st_size,
         sha256=sha256_of(path), platform=platform,
     )  # fmt: skip
+
+
+def in_production(release: Release, *made: Path) -> None:
+    """Bring candidates through every stage."""
+    for one in made:
+        version = candidates.read(one).version
+        release.stage(one)
+        release.promote(version, "testing")
+        release.promote(version, "production")
+
+
+def replaced(path: Path, content: bytes) -> None:
+    """Put another file there: the one that is there has other names too."""
+    path.unlink()
+    path.write_bytes(content)
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pipelines.release.openpgp import Key
 from pipelines.release.steps import Release
 from tests.unit import release_toys
 from tests.unit.release_clients import Apt, served
-from tests.unit.release_toys import NOW, Workshop
+from tests.unit.release_toys import Workshop
 
 pytestmark = pytest.mark.skipif(
     bool(programs.missing()) or not shutil.which("apt-get"),
@@ -28,8 +28,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 @pytest.fixture
-def release(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(NOW))
+def release(shop: Workshop, tmp_path: Path) -> Release:
     made = shop.release(tmp_path / "store")
     publish(made, shop.candidate("1.0.0", kinds=("deb",)), "1.0.0")
     return made

@@ -150,7 +150,7 @@ def test_every_release_has_notes_and_the_index_leads_to_them(tmp_path: Path) -> 
 
 def test_a_candidate_of_another_release_is_refused(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
-    Candidate(release="other", version="1", commit="c" * 40, source_date_epoch=1, artefacts=()).write(tmp_path)
+    Candidate(release="other", version="1.0.0", commit="c" * 40, source_date_epoch=1, artefacts=()).write(tmp_path)
     done = CliRunner().invoke(app, ["notes", "deep-1", "--candidate", str(tmp_path), "--output", str(tmp_path / "n")])
     assert isinstance(done.exception, DeepError)
     assert "found: other" in str(done.exception)

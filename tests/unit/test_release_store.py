@@ -24,7 +24,7 @@ from pipelines.release.steps import Release, status
 from pipelines.release.store import QUALITY, STATE
 from testbed.errors import DeepError
 from tests.unit import release_toys
-from tests.unit.release_toys import NOW, Workshop, contents
+from tests.unit.release_toys import NOW, Workshop, contents, in_production, replaced
 
 pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
 
@@ -42,21 +42,12 @@ def first(shop: Workshop) -> Path:
 
 @pytest.fixture(scope="module")
 def second(shop: Workshop) -> Path:
-    return shop.candidate("1.1.0", {"tool": "tool 1.1.0\n", "library": "of others\n"})
+    return shop.candidate("1.1.0", {"tool": "tool 1.1.0\n", "library": "of others\n"}, third_party=("library",))
 
 
 @pytest.fixture
-def release(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(NOW))
+def release(shop: Workshop, tmp_path: Path) -> Release:
     return shop.release(tmp_path / "store")
-
-
-def in_production(release: Release, *made: Path) -> None:
-    for one in made:
-        version = candidates.read(one).version
-        release.stage(one)
-        release.promote(version, "testing")
-        release.promote(version, "production")
 
 
 def public(release: Release, stage: str) -> Path:
@@ -121,10 +112,7 @@ def test_an_update_leaves_the_base_and_replaces_the_update_before(
     release: Release, shop: Workshop, first: Path, second: Path
 ) -> None:
     in_production(release, first)
-    release.stage(second, third_party=["library"])
-    versions = {
-        one.file: (one.suite, one.version) for one in release.stage(second, third_party=["library"])[0].packages
-    }
+    versions = {one.file: (one.suite, one.version) for one in release.stage(second)[0].packages}
     assert versions["tool_1.0.0_all.deb"] == ("base", "1.0.0")
     assert versions["tool_1.1.0_all.deb"] == ("updates", "1.1.0")
     assert versions["library-1.1.0-1.noarch.rpm"] == ("third-party", "1.1.0")
@@ -168,7 +156,7 @@ def test_status_says_what_is_where_since_when(release: Release, shop: Workshop, 
     assert (rows["preview"]["version"], rows["production"]["version"]) == ("1.1.0", "1.0.0")
     assert rows["production"]["since"] == "2026-09-22T14:13:20Z"
     assert rows["preview"]["commit"] == shop.commit
-    assert rows["preview"]["suites"] == {"base": "1.0.0", "updates": "1.1.0"}
+    assert rows["preview"]["suites"] == {"base": "1.0.0", "updates": "1.1.0", "third-party": "1.1.0"}
 
 
 def test_a_new_key_seals_what_is_there_anew(release: Release, shop: Workshop, first: Path) -> None:
@@ -265,7 +253,7 @@ def test_a_candidate_is_refused_for(release: Release, shop: Workshop, first: Pat
     planned = release.plan(folder)
     assert not planned["ok"]
     assert str(caught.value) in planned["steps"][0]["refused"]
-    assert not release.store.public.exists()
+    assert not [*release.store.public.glob("candidates/*/*"), *release.store.public.glob("states/*")]
 
 
 def test_an_altered_file_is_refused(release: Release, shop: Workshop, first: Path, tmp_path: Path) -> None:
@@ -288,7 +276,7 @@ def test_a_package_that_nobody_signed_is_refused(release: Release, shop: Worksho
     made = shop.candidate("1.0.0", {"unsigned": "x"})
     shop.sign(made, candidates.read(made), key=other)  # but the packages have the signature of the first key
     with pytest.raises(DeepError, match=r"a package is not signed \(found: unsigned-1\.0\.0-1\.noarch\.rpm"):
-        shop.release(tmp_path / "store", build_key=other).stage(made)
+        shop.release(tmp_path / "store", build_keys=(other,)).stage(made)
 
 
 def test_a_version_cannot_have_another_content(release: Release, shop: Workshop, first: Path) -> None:
@@ -394,25 +382,19 @@ def test_a_missing_program_is_named_with_its_package(
 # --- what verify sees -----------------------------------------------------------------------------------------------
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Put another file there: the one that is there has other names too."""
-    path.unlink()
-    path.write_bytes(content)
-
-
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    replace(path, bytes(content))
+    replaced(path, bytes(content))
 
 
 def longer_index(folder: Path) -> None:
     path = folder / "debian12/dists/base/main/binary-amd64/Packages"
-    replace(path, path.read_bytes() + b"Package: more\nFilename: pool/base/more.deb\nSHA256: 0\n\n")
+    replaced(path, path.read_bytes() + b"Package: more\nFilename: pool/base/more.deb\nSHA256: 0\n\n")
 
 
 def other_index(folder: Path) -> None:
-    replace(next((folder / "el9/base/repodata").glob("*primary.xml.gz")), b"x")
+    replaced(next((folder / "el9/base/repodata").glob("*primary.xml.gz")), b"x")
 
 
 def of_another_stage(folder: Path) -> None:
@@ -468,13 +450,13 @@ def test_verify_sees_a_stage_that_somebody_has_moved(release: Release, first: Pa
 
 def test_verify_sees_a_candidate_that_was_altered(release: Release, first: Path) -> None:
     release.stage(first)
-    replace(release.store.public / "candidates/deep-1/1.0.0" / QUALITY, b"{}")
+    replaced(release.store.public / "candidates/deep-1/1.0.0" / QUALITY, b"{}")
     assert "candidate 1.0.0: not a DSSE envelope" in " ".join(release.verify()["stages"][0]["problems"])
 
 
 def test_verify_warns_of_a_key_that_will_expire(shop: Workshop, first: Path, tmp_path: Path) -> None:
     soon = release_toys.new_key(shop.keyring.home or Path(), "soon", "10d", at=int(time.time()))
-    release = shop.release(tmp_path / "store", keys=(soon,))
+    release = shop.release(tmp_path / "store", time.time, keys=(soon,))
     release.stage(first)
     found = release.verify()
     assert found["ok"]
@@ -482,7 +464,11 @@ def test_verify_warns_of_a_key_that_will_expire(shop: Workshop, first: Path, tmp
 
 
 def test_verify_of_nothing_is_no_success(release: Release) -> None:
-    assert release.verify() == {"ok": False, "stages": [], "problems": []}
+    for look in (release.verify, lambda: status(release.store), lambda: release.promote("1.0.0", "testing")):
+        with pytest.raises(DeepError, match="there is no store of releases") as refused:
+            look()
+        assert refused.value.exit_code == 2
+    assert not release.store.root.exists()  # only what stages makes one
 
 
 # --- two at once, and a journal that was cut ------------------------------------------------------------------------
@@ -537,6 +523,7 @@ def test_the_command_line_goes_the_whole_way(release: Release, shop: Workshop, f
         "1.0.0 into preview", "1.0.0 into testing", "1.0.0 into production",
     ]  # fmt: skip
     assert planned["suites"] == {"base": 2}
+    assert not release.store.root.exists()
     assert deep(release, "stage", first, *root)["changed"]
     assert "is not in testing" in deep(release, "promote", "1.0.0", "production", *root, status=1)["error"]["message"]
     assert deep(release, "promote", "1.0.0", "testing", *root)["state"] == "testing-0001"
