@@ -163,6 +163,22 @@ def test_what_was_looked_at_is_what_was_copied(
     assert "tool_1.0.0_all.deb" in text
 
 
+def test_what_changes_while_it_is_copied_is_not_taken(
+    release: Release, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = shutil.copyfile
+
+    def altered(source: Path, target: Path) -> None:
+        copied(source, target)
+        if target.suffix == ".deb":
+            target.write_bytes(target.read_bytes() + b"planted")
+
+    monkeypatch.setattr(shutil, "copyfile", altered)
+    with pytest.raises(DeepError, match=r"tool_1\.0\.0_all\.deb has the digest"):
+        release.stage(first)
+    assert not [*release.store.public.glob("candidates/*/*")]
+
+
 def test_a_base_whose_file_was_altered_is_not_taken_along(release: Release, first: Path, second: Path) -> None:
     release.stage(first)
     path = release.store.candidates("deep-1") / "1.0.0" / FILES / "tool_1.0.0_all.deb"

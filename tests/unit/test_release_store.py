@@ -388,6 +388,10 @@ def flip(path: Path) -> None:
     replaced(path, bytes(content))
 
 
+def cut(path: Path) -> None:
+    replaced(path, path.read_bytes()[:-12])
+
+
 def longer_index(folder: Path) -> None:
     path = folder / "debian12/dists/base/main/binary-amd64/Packages"
     replaced(path, path.read_bytes() + b"Package: more\nFilename: pool/base/more.deb\nSHA256: 0\n\n")
@@ -417,6 +421,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a signature": (
         lambda folder: (folder / "debian12/dists/base/Release.gpg").unlink(), r"debian12 base: .*Release\.gpg",
     ),
+    "an index of apt cut short": (
+        lambda folder: cut(folder / "debian12/dists/base/main/binary-amd64/Packages.gz"),
+        r"debian12 base: .*end-of-stream",
+    ),
+    "an index of apt that does not unpack": (
+        lambda folder: flip(folder / "debian12/dists/base/main/binary-amd64/Packages.gz"), "debian12 base: ",
+    ),
+    "the key": (lambda folder: replaced(folder / "key.asc", b"another"), "key.asc has no key, not"),
     "another stage's": (of_another_stage, "the indices are not those that were signed"),
 }  # fmt: skip
 
