@@ -1,4 +1,4 @@
-"""The journal of a store: what is going to be done is on disk before it is begun, and that it is done after it.
+"""The journal of a store: what is going to be shown is on disk before it is, and that it was done after it.
 
 One JSON object a line, only ever appended. An ``intent`` without a ``done`` after it was cut short: whoever comes next
 carries it out, or, where there is nothing yet to be shown, writes that it was ``dropped``. A last line without its end

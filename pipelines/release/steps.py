@@ -1,7 +1,7 @@
 """The steps of a release: a candidate into preview, on to testing and production, and back.
 
-Each can be repeated and does then nothing; each was written down before it began, so that whoever comes after a crash
-ends it first. What a step refuses, a plan says beforehand.
+Each can be repeated and does then nothing. What it makes is looked through, and written down, before anybody gets it:
+whoever comes after a crash ends that first, or begins anew. What a step refuses, a plan says beforehand.
 """
 
 from __future__ import annotations
