@@ -141,10 +141,16 @@ class Tree:
 
     def git(self, *arguments: str, check: bool = True) -> str:
         """What git says; raises ``DeepError`` when it fails and ``check`` is set."""
-        done = subprocess.run([*GIT, *arguments], cwd=self.root, env=_environment(), capture_output=True, check=False)
+        return os.fsdecode(self.git_bytes(*arguments, check=check))
+
+    def git_bytes(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> bytes:
+        """As ``git``, byte for byte."""
+        done = subprocess.run(
+            [*GIT, *arguments], cwd=self.root, env=_environment(), input=stdin, capture_output=True, check=False
+        )
         if check and done.returncode:
             raise DeepError(f"git {arguments[0]} failed in {self.root}", found=os.fsdecode(done.stderr).strip()[-300:])
-        return os.fsdecode(done.stdout) if not done.returncode else ""
+        return done.stdout if not done.returncode else b""
 
     @cached_property
     def _index(self) -> dict[str, tuple[str, str]]:

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -71,9 +72,9 @@ def test_a_release_is_built_from_its_tag_alone(root: Path) -> None:
 
 
 def test_what_is_no_repository_is_refused(tmp_path: Path, root: Path) -> None:
-    with pytest.raises(DeepError, match="git rev-parse fails"):
+    with pytest.raises(DeepError, match=r"git rev-parse failed in .*not a git repository"):
         source.commit(tmp_path, "HEAD")
-    with pytest.raises(DeepError, match="git rev-parse fails"):
+    with pytest.raises(DeepError, match=r"no such commit .*no-such-branch in .*needed: a repository with this commit"):
         source.commit(root, "no-such-branch")
 
 
@@ -97,6 +98,43 @@ def test_an_export_is_the_commit_with_the_version_of_the_candidate(root: Path, t
         "run": 0o755, "README.md": 0o644, "out": 0o755,
     }  # fmt: skip
     assert 'version = "0.1.0"' in (root / "pyproject.toml").read_text()
+
+
+def test_what_a_clone_is_set_up_with_does_not_show_in_an_export(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "link").symlink_to("README.md")
+    (root / "name with\ttab").write_bytes(b"\0\xff")
+    (root / "kept").write_text("in spite of what archives leave out\n")
+    commit(root)
+    git(root, "config", "core.autocrlf", "true")
+    git(root, "config", "filter.other.smudge", "echo planted")
+    git(root, "config", "filter.other.clean", "cat")
+    attributes = "README.md filter=other\nkept export-ignore\nCITATION.cff ident\n"
+    (root / ".git" / "info" / "attributes").write_text(attributes)
+    # As in a hook of another repository.
+    release_repository.repository(tmp_path / "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    source.export(source.commit(root, "HEAD"), toys(), tmp_path / "out")
+    out = tmp_path / "out"
+    assert (out / "README.md").read_bytes() == b"# Toy\n"
+    assert (out / "kept").read_bytes() == b"in spite of what archives leave out\n"
+    assert (out / "link").readlink() == Path("README.md")
+    assert (out / "name with\ttab").read_bytes() == b"\0\xff"
+    assert b"\r" not in b"".join(path.read_bytes() for path in out.iterdir())
+
+
+def test_what_a_commit_does_not_hold_itself_is_not_exported(root: Path, tmp_path: Path) -> None:
+    release_repository.repository(root / "inner")
+    commit(root)
+    with pytest.raises(DeepError, match=r"no repositories within it \(found: inner"):
+        source.export(source.commit(root, "HEAD"), toys(), tmp_path / "out")
+    shutil.rmtree(root / "inner")
+    commit(root)
+    blob = git(root, "rev-parse", "HEAD:README.md").strip()
+    (root / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(DeepError, match=r"the repository lacks README\.md \(found: missing"):
+        source.export(source.commit(root, "HEAD"), toys(), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
