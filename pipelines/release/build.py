@@ -251,7 +251,7 @@ def make(
                     sign_rpm(shop.made(declared))
                 progress.finish(file, files.human(shop.made(declared).stat().st_size))
     made = [
-        _artefact(shop.made(one), product.name, one.kind, one.platform, manifest.version)
+        _artefact(shop.made(one), product.name, one.kind, manifest.version, one.platform, product.third_party)
         for product, one, file in manifest.files()
         if file not in left_out
     ]
@@ -262,7 +262,7 @@ def make(
     )  # fmt: skip
     for name, text in notes.written(manifest, notes.changelog(shop.source, manifest), done).items():
         files.write_atomic(shop.files / name, text)
-        made.append(_artefact(shop.files / name, manifest.release, "notes", None, manifest.version))
+        made.append(_artefact(shop.files / name, manifest.release, "notes", manifest.version))
     done = done.model_copy(update={"artefacts": tuple(made)})
     sums = files.checksum_lines({one.file: one.sha256 for one in made})
     files.write_atomic(folder / candidate.SUMS, sums)
@@ -271,10 +271,12 @@ def make(
     return done
 
 
-def _artefact(path: Path, product: str, kind: str, platform: str | None, release: str) -> Artefact:
+def _artefact(
+    path: Path, product: str, kind: str, release: str, platform: str | None = None, third_party: bool = False
+) -> Artefact:
     return Artefact.model_validate({
         "product": product, "version": release, "kind": kind, "file": path.name, "size": path.stat().st_size,
-        "sha256": files.sha256_of(path), "platform": platform,
+        "sha256": files.sha256_of(path), "platform": platform, "third_party": third_party,
     })  # fmt: skip
 
 

@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 
 import yaml
 from packaging.version import Version
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from pipelines.release.candidate import Kind, Sha256
+from pipelines.release.candidate import FileName, Kind, Sha256
 from sqa import wrong
 from sqa.standard import LOADER, HttpsUrl, Strict
 from testbed.errors import DeepError
@@ -25,6 +25,7 @@ FOLDER = Path(__file__).resolve().parent / "manifests"
 # What an artefact needs that not every build is given: a signed repository's address and key, or --with.
 Need = Literal["repository", "bundle", "images"]
 OURS = re.compile(r"\d+\.\d+\.\d+(rc\d+)?")
+FILE_NAME: TypeAdapter[str] = TypeAdapter(FileName)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 Text = Annotated[str, Field(min_length=3)]
@@ -63,12 +64,13 @@ class Product(Strict):
 
     ``changelog`` are the first words of the entries of the changelog that are about it, ``*`` what no other claims.
     ``installation`` are commands, which may contain the words of a file. ``artefacts`` is empty where the source does
-    not tell which there were.
+    not tell which there were. ``third_party``: others made it, and it goes to the suite of such.
     """
 
     name: Name
     title: Title
     summary: Text | None = None
+    third_party: bool = False
     versions: tuple[str, ...] = ()
     changelog: tuple[str, ...] = ()
     dependencies: tuple[Dependency, ...] = ()
@@ -113,7 +115,7 @@ class Manifest(Strict):
     title: Title
     codename: Text | None = None
     line: Name
-    version: Annotated[str, Field(min_length=1)]
+    version: FileName
     summary: Text
     published: Published | None = None
     build: Build | None = None
@@ -151,6 +153,17 @@ class Manifest(Strict):
         _once("two artefacts are the file", (file for _, _, file in self.files()))
         for one in self.products:
             self.worded(one.installation or "")
+        for _, declared, file in self.files():
+            _check_name(file)
+            self._check_platform(declared, file)
+
+    def _check_platform(self, declared: Declared, file: str) -> None:
+        """Raise ``ValueError`` for a package that no host could be given: its platforms have packages of others."""
+        platforms = [declared.platform] if declared.platform else [*self.platforms]
+        if declared.kind in ("deb", "rpm") and declared.kind not in [self.platforms[one].packages for one in platforms]:
+            raise ValueError(
+                f"{file}: found for {', '.join(platforms)}, needed a platform with packages {declared.kind}"
+            )
 
     @property
     def parsed(self) -> Version:
@@ -186,6 +199,14 @@ class Manifest(Strict):
             return text.format_map(words)
         except (KeyError, ValueError, IndexError) as unknown:
             raise ValueError(f"{text!r}: {unknown}, needed one of: {', '.join(words)}") from None
+
+
+def _check_name(file: str) -> None:
+    """Raise ``ValueError`` for the name of a file that would lie in another folder than is meant."""
+    try:
+        FILE_NAME.validate_python(file)
+    except ValidationError:
+        raise ValueError(f"file: found {file!r}, needed a name without a folder") from None
 
 
 def _once(what: str, values: Iterable[str]) -> None:

@@ -85,6 +85,7 @@ def artefacts(*declared: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 WHEEL = {"kind": "wheel", "file": "a.whl"}
+DEB = {"kind": "deb", "file": "a_all.deb"}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,25 @@ WHEEL = {"kind": "wheel", "file": "a.whl"}
             {"products": artefacts({**WHEEL, "sha256": DIGEST}, {"kind": "image", "file": "b.tar", "sha256": DIGEST})},
             f"two artefacts have the digest {DIGEST}",
         ),
+        ({"version": "../0.1.0"}, "version: found '../0.1.0'"),
+        (
+            {"products": artefacts({**WHEEL, "file": "../a-{version}.whl"})},
+            "file: found '../a-0.1.0rc1.whl', needed a name",
+        ),
+        ({"products": artefacts({**WHEEL, "file": "/etc/a"})}, "file: found '/etc/a', needed a name without a folder"),
+        ({"products": artefacts({**WHEEL, "file": "..."})}, "file: found '...', needed a name without a folder"),
+        (
+            {"products": artefacts({**DEB, "kind": "rpm"})},
+            "a_all.deb: found for debian12, needed a platform with packages rpm",
+        ),
+        (
+            {"products": artefacts({**DEB, "platform": "debian12", "kind": "rpm"})},
+            "needed a platform with packages rpm",
+        ),
+        (
+            {"products": [{**MINE["products"][0], "third_party": "perhaps"}]},
+            "third_party: found 'perhaps', needed true or false",
+        ),
         ({"products": [{**MINE["products"][0], "installation": "pip install {file}"}]}, "'pip install {file}': 'file'"),
     ],
 )
@@ -118,6 +138,18 @@ def test_what_is_wrong_is_refused_with_its_key(tmp_path: Path, different: dict[s
     with pytest.raises(DeepError, match=re.escape(why)) as refused:
         manifest.read(path)
     assert str(path) in str(refused.value)
+
+
+def test_what_was_published_by_others_has_a_version_that_can_be_a_name(tmp_path: Path) -> None:
+    theirs = {"build": None, "published": {"source": SOURCE, "claimed": {}}}
+    assert manifest.read(put(tmp_path, **theirs, version="1")).files()
+    with pytest.raises(DeepError, match=r"version: found '\.\./1'"):
+        manifest.read(put(tmp_path, **theirs, version="../1"))
+
+
+def test_a_package_is_of_a_platform_that_has_such(tmp_path: Path) -> None:
+    for one in (DEB, {**DEB, "platform": "debian12"}):
+        assert manifest.read(put(tmp_path, products=artefacts(one))).files()
 
 
 def test_files_that_are_no_manifests_are_refused(tmp_path: Path) -> None:
