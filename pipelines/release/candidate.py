@@ -1,9 +1,9 @@
 """A candidate: the files that a build has left, as everything after the build reads them.
 
 A candidate is a folder with ``candidate.json`` and, below ``files/``, one file per artefact. Beside them
-``SHA256SUMS`` lists the files by their bare names; ``SHA256SUMS.asc`` is its detached OpenPGP signature and
-``provenance.intoto.json`` the signed statement of how the files came about, both where the build was given a key.
-Only signatures differ when it is built again.
+``inputs.json`` is what they were built from. ``SHA256SUMS`` lists all of these as seen from ``files/``;
+``SHA256SUMS.asc`` is its detached OpenPGP signature and ``provenance.intoto.json`` the signed statement of how the
+files came about, both where the build was given a key. Only signatures differ when it is built again.
 """
 
 from __future__ import annotations

@@ -93,9 +93,9 @@ class Keyring:
                 needed="the key that signs", next_step="gpg --import its secret part, or correct --gnupghome",
             )  # fmt: skip
 
-    def public(self, fingerprint: str) -> bytes:
-        """The public key, armoured, without what others say of it."""
-        return self._gpg("--armor", "--export-options", "export-minimal", "--export", fingerprint).stdout
+    def public(self, *fingerprints: str) -> bytes:
+        """Public keys without what others say of them, armoured in one block: apt reads no second one."""
+        return self._gpg("--armor", "--export-options", "export-minimal", "--export", *fingerprints).stdout
 
     def within(self, armoured: bytes) -> list[str]:
         """The fingerprints of the keys in a file; none where it holds no key."""

@@ -6,8 +6,8 @@ import json
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ TEMPLATES = Path(__file__).resolve().parent / "packages"
 class Workshop:
     """Where a release is built: ``source`` is the export, ``files`` gets the artefacts, ``work`` is thrown away.
 
-    ``url`` and ``key`` are the repository's address and public key (armoured), where there are such.
+    ``url`` is the repository's address; ``keys`` are those that hosts get (armoured), by kind of package.
     """
 
     manifest: Manifest
@@ -41,7 +41,7 @@ class Workshop:
     files: Path
     work: Path
     url: str | None = None
-    key: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *argv: str | Path, folder: Path | None = None) -> None:
         """Run a program of the build; see :func:`pipelines.release.source.run`."""
@@ -99,7 +99,7 @@ def package(shop: Workshop, product: Product, declared: Declared) -> None:
     (folder / "source").symlink_to(shop.source)
     words = _words(shop, declared)
     if declared.needs == "repository":
-        write_atomic(folder / "key.asc", shop.key or "")
+        write_atomic(folder / "key.asc", shop.keys[declared.kind])
         for name in ("deephdc.sources", "deephdc.pref", "deephdc.repo"):
             write_atomic(folder / name, _render(f"{name}.j2", words))
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.release import build, candidate, members, source
-from pipelines.release.candidate import FILES
+from pipelines.release.candidate import DOCUMENT, FILES, INPUTS, SUMS
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import sha256_of
 from testbed.paths import cache_dir, repo_root
@@ -58,6 +58,12 @@ def reproduce(folder: Path, root: Path) -> Reproduced:
     """
     made = candidate.read(folder)
     inputs = build.read_inputs(folder)
+    if not build.listed(folder, made):
+        raise DeepError(
+            "the list of digests is not that of the candidate", found=str(folder / SUMS),
+            needed=f"a line for every file, for {DOCUMENT} and {INPUTS}", exit_code=CHECK_FAILED,
+            next_step="build the candidate anew, and find out who changed it",
+        )  # fmt: skip
     found = source.commit(root, inputs.commit)
     with tempfile.TemporaryDirectory(prefix="deep-again-") as name:
         work = Path(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,6 @@ def rpm_signature_of(folder: Path) -> SignRpm:
     return copied
 
 
-def sign_sums(folder: Path, keyring: Keyring, fingerprint: str) -> None:
-    """Sign the list of digests, unless the key has signed it already."""
-    sums, signature = (folder / SUMS).read_bytes(), folder / SIGNATURE
-    try:
-        keyring.verify(signature.read_bytes(), sums, [fingerprint])
-    except (FileNotFoundError, DeepError):
-        write_atomic(signature, keyring.detached(sums, fingerprint, int(time.time())))
-
-
 def provenance(candidate: Candidate, parameters: dict[str, Any], tools: dict[str, str]) -> dict[str, Any]:
     """The in-toto statement (Statement v1, SLSA provenance v1) that these files were built of the commit.
 
@@ -91,6 +84,46 @@ def provenance(candidate: Candidate, parameters: dict[str, Any], tools: dict[str
     }
 
 
-def sign_provenance(folder: Path, said: dict[str, Any], key: Path) -> None:
-    """Write the signed statement; raises ``DeepError`` for a key that cannot sign."""
-    write_json(folder / PROVENANCE, statement.sealed(said, key))
+@dataclass(frozen=True)
+class Signer:
+    """Who signs a candidate: ``key`` of ``keyring`` its list of digests and packages of RPM, by its fingerprint.
+
+    ``signing_key``, the file of an OpenSSH key, signs its provenance. Without keys nothing is signed.
+    """
+
+    keyring: Keyring
+    key: str | None = None
+    signing_key: Path | None = None
+
+    def check(self) -> None:
+        """Raise ``DeepError`` for whatever would keep the keys from signing, by a signature of nothing."""
+        self.rpm()
+        if self.key:
+            self.keyring.detached(b"", self.key, int(time.time()))
+        if self.signing_key:
+            statement.sealed({}, self.signing_key)
+
+    def rpm(self) -> SignRpm:
+        """What signs packages of RPM."""
+        return rpm_signer(self.keyring, self.key) if self.key else unsigned
+
+    def sign(self, folder: Path, said: dict[str, Any]) -> None:
+        """Sign the list of digests in a folder, and the provenance that is ``said``."""
+        if self.key:
+            write_atomic(
+                folder / SIGNATURE, self.keyring.detached((folder / SUMS).read_bytes(), self.key, int(time.time()))
+            )
+        if self.signing_key:
+            write_json(folder / PROVENANCE, statement.sealed(said, self.signing_key))
+
+    def has_signed(self, folder: Path, said: dict[str, Any]) -> bool:
+        """Whether every signature that would be made is there and holds."""
+        try:
+            if self.key:
+                self.keyring.verify((folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes(), [self.key])
+            # Signed again by such a key it is the same.
+            return not self.signing_key or statement.sealed(said, self.signing_key) == json.loads(
+                (folder / PROVENANCE).read_bytes()
+            )
+        except (FileNotFoundError, ValueError, DeepError):
+            return False

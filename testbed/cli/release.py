@@ -54,7 +54,20 @@ def build_candidate(  # pylint: disable=too-many-positional-arguments  # they ar
         Path | None, typer.Option(metavar="DIR", help="Where the candidate goes; dist/VERSION if not given.")
     ] = None,
     repository_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the stage's repositories will be: makes deephdc-release.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where the stage's repositories will be: makes deephdc-release.",
+            envvar="DEEP_RELEASE_URL",
+        ),
+    ] = None,
+    repository_keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repository-key",
+            metavar="FINGERPRINT",
+            help="A key that signs the repositories, for deephdc-release; again for more; --key if not given.",
+        ),
     ] = None,
     key: Annotated[
         str | None, typer.Option(metavar="FINGERPRINT", help="OpenPGP key that signs the digests and packages of RPM.")
@@ -78,7 +91,8 @@ def build_candidate(  # pylint: disable=too-many-positional-arguments  # they ar
     with Display() as display:
         built = build.cut(
             root or repo_root(), manifest.find(release), output, url=repository_url,
-            extras=[one.value for one in extras or ()], key=key, keyring=Keyring(gnupghome, passphrase_file),
+            extras=[one.value for one in extras or ()], key=key,
+            repository_keys=repository_keys or (), keyring=Keyring(gnupghome, passphrase_file),
             signing_key=signing_key, progress=display,
         )  # fmt: skip
     signatures = [name for name in (candidate.SIGNATURE, candidate.PROVENANCE) if (built.folder / name).is_file()]

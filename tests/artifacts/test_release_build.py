@@ -67,7 +67,7 @@ def built(root: Path, keyring: tuple[Keyring, str], tmp_path_factory: pytest.Tem
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     with pytest.MonkeyPatch.context() as patch:
         if not RPMSIGN:
-            patch.setattr(build, "rpm_signer", lambda *_: signing.unsigned)
+            patch.setattr(signing, "rpm_signer", lambda *_: signing.unsigned)
         return build.cut(
             root, manifest.find("deep-testbed-0.1"), folder / "out", url=URL, keyring=keyring[0], key=keyring[1],
             signing_key=key,
@@ -108,7 +108,9 @@ def planted(built: Built, folder: Path) -> Path:
         one.model_copy(update={"sha256": sha256_of(sdist)}) if one.file == SDIST else one
         for one in built.candidate.artefacts
     ]
-    built.candidate.model_copy(update={"artefacts": tuple(artefacts)}).write(fake)
+    made = built.candidate.model_copy(update={"artefacts": tuple(artefacts)})
+    made.write(fake)
+    (fake / candidate.SUMS).write_text(build.sums(fake, made))
     return fake
 
 
@@ -248,7 +250,7 @@ def test_deephdc_release_tells_yum_where_and_by_which_key(built: Built, keyring:
     for suite in ("base", "updates", "third-party"):
         assert f"[deephdc-{suite}]\n" in text
         assert f"baseurl={URL}/deep-0/el9/{suite}\n" in text
-    for line in ("gpgcheck=1", "repo_gpgcheck=1", "priority=40"):
+    for line in ("gpgcheck=1", "repo_gpgcheck=1", "skip_if_unavailable=0", "priority=40"):
         assert text.count(f"\n{line}\n") == 3
     assert found["/etc/pki/rpm-gpg/RPM-GPG-KEY-deephdc"].content == keyring[0].public(keyring[1])
 
@@ -260,16 +262,10 @@ def test_the_bill_names_what_it_is_of(built: Built) -> None:
     assert {"ansible", "pydantic"} <= {one["name"] for one in bill["components"]}
 
 
-def test_a_second_build_of_the_same_is_kept_and_a_broken_signature_made_anew(
-    built: Built, root: Path, keyring: tuple[Keyring, str]
-) -> None:
+def test_a_second_build_of_the_same_is_kept(built: Built, root: Path, keyring: tuple[Keyring, str]) -> None:
     before = (built.folder / candidate.SIGNATURE).read_bytes()
     again = build.cut(
         root, manifest.find("deep-testbed-0.1"), built.folder, url=URL, keyring=keyring[0], key=keyring[1]
     )
     assert again.kept
     assert (built.folder / candidate.SIGNATURE).read_bytes() == before
-    (built.folder / candidate.SIGNATURE).write_bytes(before.replace(b"=", b"A"))
-    build.cut(root, manifest.find("deep-testbed-0.1"), built.folder, url=URL, keyring=keyring[0], key=keyring[1])
-    sums = (built.folder / candidate.SUMS).read_bytes()
-    keyring[0].verify((built.folder / candidate.SIGNATURE).read_bytes(), sums, [keyring[1]])

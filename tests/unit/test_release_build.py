@@ -31,6 +31,8 @@ from tests.unit import release_repository
 from tests.unit.release_repository import TIME, commit, git, maker, toys
 from tests.unit.test_release_manifest import MINE, artefacts
 
+KEYS: build.PublicKeys = {"deb": "k", "rpm": "k"}
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -260,7 +262,7 @@ def test_a_candidate_is_whole_and_lists_what_it_has(root: Path, tmp_path: Path, 
     ]  # fmt: skip
     argv = ["sha256sum", "--check", "--strict", "../SHA256SUMS"]
     checked = subprocess.run(argv, cwd=tmp_path / "out" / "files", check=True, capture_output=True)
-    assert checked.stdout.count(b"OK") == 4
+    assert checked.stdout.count(b"OK") == 6  # and candidate.json, inputs.json
     assert {path.name for path in tmp_path.iterdir()} == {"repository", "out"}  # nothing is left beside it
 
 
@@ -358,7 +360,7 @@ def test_what_needs_more_is_left_out_and_said(root: Path) -> None:
     left = build.omitted(build.inputs(found, mine))
     assert left["deephdc-release_0.1.0~rc1+debian12_all.deb"] == "--repository-url and --key"
     assert left["deep-testbed-0.1.0rc1-bundle.tar"] == "--with bundle"
-    whole = build.inputs(found, mine, url="https://a.example/x/", public_key="k", extras=["images", "bundle"])
+    whole = build.inputs(found, mine, url="https://a.example/x/", public_keys=KEYS, extras=["images", "bundle"])
     assert (whole.repository_url, build.omitted(whole)) == ("https://a.example/x", {})
 
 
@@ -369,8 +371,8 @@ def test_what_needs_more_is_left_out_and_said(root: Path) -> None:
 def test_hosts_are_given_no_address_where_somebody_could_answer_for_it(root: Path, url: str) -> None:
     found = source.Commit(root, "c" * 40, TIME)
     with pytest.raises(DeepError, match="hosts would not be safe"):
-        build.inputs(found, toys(), url=url, public_key="k")
-    build.inputs(found, toys(), url="http://127.0.0.1:8080/x", public_key="k")
+        build.inputs(found, toys(), url=url, public_keys=KEYS)
+    build.inputs(found, toys(), url="http://127.0.0.1:8080/x", public_keys=KEYS)
     with pytest.raises(DeepError, match="without its key"):
         build.inputs(found, toys(), url="https://a.example")
 
@@ -405,6 +407,8 @@ def test_provenance_is_signed_and_about_these_files(root: Path, tmp_path: Path, 
     (tmp_path / "gnupg").mkdir(mode=0o700)
     with pytest.raises(DeepError, match="there is no such key"):
         cut(root, tmp_path / "other", key="F" * 40, keyring=Keyring(tmp_path / "gnupg"))
+    with pytest.raises(DeepError, match=r"nothing would bring hosts .*needed: --repository-url too"):
+        cut(root, tmp_path / "other", repository_keys=["F" * 40], keyring=Keyring(tmp_path / "gnupg"))
     assert not (tmp_path / "other").exists()
 
 
