@@ -34,7 +34,7 @@ RepositoryUrl = Annotated[
     str, Field(pattern=r"^(https://[A-Za-z0-9][A-Za-z0-9.:-]*|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[\w./~-]+)?$")
 ]
 Extra = Literal["bundle", "images"]
-PublicKeys = dict[Literal["deb", "rpm"], str]
+PublicKeys = dict[str, str]
 
 
 class Inputs(Strict):
@@ -120,7 +120,7 @@ def _public_keys(ring: Keyring, key: str | None, repository_keys: Sequence[str])
     """What hosts believe: apt the keys of repositories, dnf that of packages too."""
     ours = [key] if key else []
     of_repositories = [_usable(ring, one) for one in repository_keys] or ours
-    by_kind: dict[Literal["deb", "rpm"], list[str]] = {"deb": of_repositories, "rpm": [*of_repositories, *ours]}
+    by_kind: dict[str, list[str]] = {"deb": of_repositories, "rpm": [*of_repositories, *ours]}
     return {kind: ring.public(*dict.fromkeys(keys)).decode() for kind, keys in by_kind.items() if keys}
 
 
@@ -271,7 +271,7 @@ def make(
     manifest, left_out = wanted.manifest, omitted(wanted)
     shop = Workshop(
         manifest, wanted.source_date_epoch, work / "source", folder / candidate.FILES, work, wanted.repository_url,
-        {**wanted.public_keys},
+        wanted.public_keys,
     )  # fmt: skip
     for one in (shop.source, shop.files):
         one.mkdir(parents=True)

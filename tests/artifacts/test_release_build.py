@@ -25,7 +25,9 @@ from tests.unit import release_repository
 URL = "https://repository.example.org/testing"
 ANSIBLE = str(Path(sys.executable).parent / "ansible-galaxy")
 RPMSIGN = shutil.which("rpmsign") and shutil.which("rpmkeys")
-SDIST = "deep_testbed-0.1.0rc1.tar.gz"
+MINE = release_repository.candidate_of("deep-testbed-0.1")
+SOURCE = f"deep_testbed-{MINE.version}"
+SDIST = f"{SOURCE}.tar.gz"
 PACKAGE = "usr/share/ansible/collections/ansible_collections/deephdc/testbed"
 
 
@@ -69,7 +71,7 @@ def built(root: Path, keyring: tuple[Keyring, str], tmp_path_factory: pytest.Tem
         if not RPMSIGN:
             patch.setattr(signing, "rpm_signer", lambda *_: signing.unsigned)
         return build.cut(
-            root, manifest.find("deep-testbed-0.1"), folder / "out", url=URL, keyring=keyring[0], key=keyring[1],
+            root, MINE, folder / "out", url=URL, keyring=keyring[0], key=keyring[1],
             signing_key=key,
         )  # fmt: skip
 
@@ -79,9 +81,8 @@ def path(built: Built, name: str) -> Path:
 
 
 def test_everything_that_is_declared_is_built(built: Built) -> None:
-    mine = manifest.find("deep-testbed-0.1")
     large = {"bundle", "images"}
-    wanted = {file for _, one, file in mine.files() if one.needs not in large}
+    wanted = {file for _, one, file in MINE.files() if one.needs not in large}
     assert {one.file for one in candidate.read(built.folder).artefacts if one.kind != "notes"} == wanted
     assert set(built.omitted.values()) == {"--with bundle", "--with images"}
 
@@ -101,9 +102,9 @@ def planted(built: Built, folder: Path) -> Path:
     sdist = fake / candidate.FILES / SDIST
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "planted", filter="data")
-    (folder / "planted" / "deep_testbed-0.1.0rc1" / "testbed" / "planted.py").write_text("x = 1\n")
+    (folder / "planted" / SOURCE / "testbed" / "planted.py").write_text("x = 1\n")
     with tarfile.open(sdist, "w:gz") as archive:
-        archive.add(folder / "planted" / "deep_testbed-0.1.0rc1", "deep_testbed-0.1.0rc1")
+        archive.add(folder / "planted" / SOURCE, SOURCE)
     artefacts = [
         one.model_copy(update={"sha256": sha256_of(sdist)}) if one.file == SDIST else one
         for one in built.candidate.artefacts
@@ -123,25 +124,25 @@ def test_it_is_the_same_built_again_elsewhere_and_what_is_not_is_found_out(
     # And the one file that was not built by us differs.
     (different,) = (one for one in found.files if not one.same)
     assert different.file == SDIST
-    assert "deep_testbed-0.1.0rc1/testbed/planted.py: only in the first" in different.differences
+    assert f"{SOURCE}/testbed/planted.py: only in the first" in different.differences
     assert (found.ok, found.tools) == (False, ())
 
 
 def test_the_collection_is_installed_with_its_version(built: Built, tmp_path: Path) -> None:
-    packed = path(built, "deephdc-testbed-0.1.0-rc.1.tar.gz")
+    packed = path(built, f"deephdc-testbed-{MINE.semver}.tar.gz")
     argv = [ANSIBLE, "collection", "install", "--no-deps", "--collections-path", str(tmp_path), str(packed)]
     environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")}
     subprocess.run(argv, check=True, capture_output=True, env=environment, cwd=tmp_path)
     said = json.loads((tmp_path / "ansible_collections/deephdc/testbed/MANIFEST.json").read_text())
-    assert said["collection_info"]["version"] == "0.1.0-rc.1"
+    assert said["collection_info"]["version"] == MINE.semver
     listed = [ANSIBLE, "collection", "verify", "--offline", "--collections-path", str(tmp_path), "deephdc.testbed"]
     subprocess.run(listed, check=True, capture_output=True, env=environment, cwd=tmp_path)
 
 
 def test_the_wheel_runs_the_command(built: Built, tmp_path: Path) -> None:
-    wheel = path(built, "deep_testbed-0.1.0rc1-py3-none-any.whl")
+    wheel = path(built, f"deep_testbed-{MINE.version}-py3-none-any.whl")
     shutil.unpack_archive(wheel, tmp_path / "site", "zip")
-    assert "\nVersion: 0.1.0rc1\n" in (tmp_path / "site" / "deep_testbed-0.1.0rc1.dist-info" / "METADATA").read_text()
+    assert f"\nVersion: {MINE.version}\n" in (tmp_path / "site" / f"{SOURCE}.dist-info" / "METADATA").read_text()
     script = "import sys; from testbed.cli import main; sys.argv = ['deep', *sys.argv[1:]]; main()"
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, "release", "manifests", "--json"], check=True, capture_output=True,
@@ -157,16 +158,16 @@ def fields(control: bytes) -> dict[str, str]:
 
 
 def test_a_deb_is_what_an_admin_installs(built: Built, tmp_path: Path) -> None:
-    package = path(built, "deep-testbed_0.1.0~rc1_all.deb")
+    package = path(built, f"deep-testbed_{MINE.package}_all.deb")
     found = members.deb(package)
     control = fields(found["control.tar.gz/control"].content)
-    assert (control["Package"], control["Version"], control["Architecture"]) == ("deep-testbed", "0.1.0~rc1", "all")
+    assert (control["Package"], control["Version"], control["Architecture"]) == ("deep-testbed", MINE.package, "all")
     assert control["Recommends"] == "ansible-core (>= 2.20.0)"
     if not shutil.which("dpkg-deb"):
         assert f"data.tar.gz/{PACKAGE}/MANIFEST.json" in found
         return
     subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
-    assert json.loads((tmp_path / PACKAGE / "MANIFEST.json").read_text())["collection_info"]["version"] == "0.1.0-rc.1"
+    assert json.loads((tmp_path / PACKAGE / "MANIFEST.json").read_text())["collection_info"]["version"] == MINE.semver
     assert (tmp_path / "usr/share/doc/deep-testbed/docs/site-admin.md").is_file()
     epoch = built.candidate.source_date_epoch
     installed = [one for one in tmp_path.rglob("*") if one.is_file()]
@@ -175,14 +176,14 @@ def test_a_deb_is_what_an_admin_installs(built: Built, tmp_path: Path) -> None:
 
 
 def test_an_rpm_has_the_same_in_it(built: Built) -> None:
-    package = path(built, "deep-testbed-0.1.0~rc1-1.noarch.rpm")
+    package = path(built, f"deep-testbed-{MINE.package}-1.noarch.rpm")
     header, _ = members.rpm(package)
-    assert (header["name"], header["version"], header["release"]) == ("deep-testbed", "0.1.0~rc1", "1")
+    assert (header["name"], header["version"], header["release"]) == ("deep-testbed", MINE.package, "1")
     assert (header["architecture"], header["build_host"]) == ("noarch", "localhost")
     assert header["build_time"] == [built.candidate.source_date_epoch]
     assert "ansible-core" in header["recommends"]
     inside = {name.lstrip("/") for name, one in members.rpm_files(package).items() if one.mode & 0o100000}
-    deb = members.deb(path(built, "deep-testbed_0.1.0~rc1_all.deb"))
+    deb = members.deb(path(built, f"deep-testbed_{MINE.package}_all.deb"))
     plain = {name.removeprefix("data.tar.gz/") for name, one in deb.items() if name.startswith("data.tar.gz/")}
     assert f"{PACKAGE}/MANIFEST.json" in inside
     assert inside <= plain
@@ -206,7 +207,7 @@ def test_packages_of_rpm_carry_the_signature_of_the_key(
 
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="apt is not here")
 def test_apt_reads_what_deephdc_release_brings(built: Built, tmp_path: Path) -> None:
-    package = path(built, "deephdc-release_0.1.0~rc1+debian12_all.deb")
+    package = path(built, f"deephdc-release_{MINE.package}+debian12_all.deb")
     for name, one in members.deb(package).items():
         if one.content and name.startswith("data.tar.gz/"):
             target = tmp_path / name.removeprefix("data.tar.gz/")
@@ -226,8 +227,8 @@ def sources(text: str) -> dict[str, str]:
 def test_deephdc_release_tells_apt_where_and_by_which_key(
     built: Built, keyring: tuple[Keyring, str], platform: str
 ) -> None:
-    found = members.deb(path(built, f"deephdc-release_0.1.0~rc1+{platform}_all.deb"))
-    assert fields(found["control.tar.gz/control"].content)["Version"] == f"0.1.0~rc1+{platform}"
+    found = members.deb(path(built, f"deephdc-release_{MINE.package}+{platform}_all.deb"))
+    assert fields(found["control.tar.gz/control"].content)["Version"] == f"{MINE.package}+{platform}"
     assert set(found["control.tar.gz/conffiles"].content.decode().split()) == {
         "/etc/apt/sources.list.d/deephdc.sources", "/etc/apt/preferences.d/deephdc.pref",
     }  # fmt: skip
@@ -243,7 +244,7 @@ def test_deephdc_release_tells_apt_where_and_by_which_key(
 
 
 def test_deephdc_release_tells_yum_where_and_by_which_key(built: Built, keyring: tuple[Keyring, str]) -> None:
-    package = path(built, "deephdc-release-0.1.0~rc1-1.el9.noarch.rpm")
+    package = path(built, f"deephdc-release-{MINE.package}-1.el9.noarch.rpm")
     assert members.rpm(package)[0]["release"] == "1.el9"
     found = members.rpm_files(package)
     text = found["/etc/yum.repos.d/deephdc.repo"].content.decode()
@@ -256,16 +257,14 @@ def test_deephdc_release_tells_yum_where_and_by_which_key(built: Built, keyring:
 
 
 def test_the_bill_names_what_it_is_of(built: Built) -> None:
-    bill: dict[str, Any] = json.loads(path(built, "deep-testbed-0.1.0rc1.cdx.json").read_text())
+    bill: dict[str, Any] = json.loads(path(built, f"deep-testbed-{MINE.version}.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
-    assert bill["metadata"]["component"]["version"] == "0.1.0rc1"
+    assert bill["metadata"]["component"]["version"] == MINE.version
     assert {"ansible", "pydantic"} <= {one["name"] for one in bill["components"]}
 
 
 def test_a_second_build_of_the_same_is_kept(built: Built, root: Path, keyring: tuple[Keyring, str]) -> None:
     before = (built.folder / candidate.SIGNATURE).read_bytes()
-    again = build.cut(
-        root, manifest.find("deep-testbed-0.1"), built.folder, url=URL, keyring=keyring[0], key=keyring[1]
-    )
+    again = build.cut(root, MINE, built.folder, url=URL, keyring=keyring[0], key=keyring[1])
     assert again.kept
     assert (built.folder / candidate.SIGNATURE).read_bytes() == before

@@ -38,7 +38,6 @@ FIRST, SECOND = "0.1.0", "0.2.0"  # of the manifest's line
 SOURCES = "/etc/apt/sources.list.d/deephdc.sources"
 # A root of its own: dnf finds an empty database of packages there, as on a host of its own kind.
 DNF = "dnf -yq --installroot=/srv/rpm --releasever=9 --setopt=reposdir=/etc/yum.repos.d --setopt=cachedir=/srv/cache"
-DNF += " --setopt=skip_if_unavailable=0"
 
 
 def deep(*arguments: str) -> str:
@@ -129,7 +128,7 @@ def release_package(shop: Workshop, url: str, platform: str) -> Path:
     (folder / "files").mkdir(parents=True)
     made = packages.Workshop(
         wanted, release_toys.EPOCH, folder / "source", folder / "files", folder, url,
-        shop.keyring.public(shop.key).decode("ascii"),
+        dict.fromkeys(("deb", "rpm"), shop.keyring.public(shop.key).decode("ascii")),
     )  # fmt: skip
     source.export(source.commit(ROOT, "HEAD"), wanted, made.source)
     product, declared = next(

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
+from pipelines.release import manifest
 from pipelines.release.manifest import Declared, Manifest, Product
 from pipelines.release.packages import Workshop
 from tests.unit.test_release_manifest import MINE
@@ -54,6 +57,13 @@ def repository(root: Path) -> Path:
 def toys(**different: Any) -> Manifest:
     """The manifest, with differences."""
     return Manifest.model_validate({**MINE, **different})
+
+
+def candidate_of(release: str) -> Manifest:
+    """A manifest of the project as that of its release's first candidate, whichever version it is at now."""
+    found = manifest.find(release).model_dump()
+    version = f"{Version(found['version']).base_version}rc1"
+    return Manifest.model_validate({**found, "version": version, "build": {**found["build"], "commit": "any"}})
 
 
 def maker(text: str = "wheel\n") -> Callable[[Workshop, Product, Declared], None]:

@@ -355,11 +355,11 @@ def test_what_is_declared_is_what_is_built(root: Path, tmp_path: Path, makers: d
 
 
 def test_what_needs_more_is_left_out_and_said(root: Path) -> None:
-    mine = manifest.find("deep-testbed-0.1")
+    mine = release_repository.candidate_of("deep-testbed-0.1")
     found = source.Commit(root, "c" * 40, TIME)
     left = build.omitted(build.inputs(found, mine))
-    assert left["deephdc-release_0.1.0~rc1+debian12_all.deb"] == "--repository-url and --key"
-    assert left["deep-testbed-0.1.0rc1-bundle.tar"] == "--with bundle"
+    assert left[f"deephdc-release_{mine.package}+debian12_all.deb"] == "--repository-url and --key"
+    assert left[f"deep-testbed-{mine.version}-bundle.tar"] == "--with bundle"
     whole = build.inputs(found, mine, url="https://a.example/x/", public_keys=KEYS, extras=["images", "bundle"])
     assert (whole.repository_url, build.omitted(whole)) == ("https://a.example/x", {})
 

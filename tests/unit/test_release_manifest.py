@@ -55,10 +55,11 @@ def test_the_manifests_of_the_project_are_right() -> None:
 
 
 def test_what_is_built_has_names_that_a_candidate_may_have() -> None:
-    mine = manifest.find("0.1.0rc1")
+    mine = manifest.find("deep-testbed-0.1")
+    assert manifest.find(mine.version) == mine
     names = [file for _, _, file in mine.files()]
-    assert "deephdc-release_0.1.0~rc1+debian12_all.deb" in names
-    assert "deephdc-testbed-0.1.0-rc.1.tar.gz" in names
+    assert f"deephdc-release_{mine.package}+debian12_all.deb" in names
+    assert f"deephdc-testbed-{mine.semver}.tar.gz" in names
     assert len(set(names)) == len(names)
     for name in names:
         candidate.Artefact(product="x", version="1", kind="deb", file=name, size=1, sha256=DIGEST)
@@ -188,8 +189,9 @@ def test_the_command_shows_them_and_names_the_wrong_one(tmp_path: Path) -> None:
 
 
 def test_every_module_has_its_image_in_the_release() -> None:
-    declared = [one for one in manifest.find("deep-testbed-0.1").files() if one[1].kind == "image"]
-    assert sorted(file for _, _, file in declared) == sorted(f"{name}-0.1.0rc1.tar" for name in modules.names())
+    mine = manifest.find("deep-testbed-0.1")
+    declared = [one for one in mine.files() if one[1].kind == "image"]
+    assert sorted(file for _, _, file in declared) == sorted(f"{name}-{mine.version}.tar" for name in modules.names())
 
 
 def test_the_notes_name_the_needs_that_the_collection_has() -> None:

@@ -16,6 +16,7 @@ from pipelines.release.manifest import Manifest
 from testbed.cli.release import app
 from testbed.errors import DeepError
 from testbed.paths import repo_root
+from tests.unit import release_repository
 from tests.unit.test_release_manifest import DIGEST, MINE, SOURCE
 
 CHANGES = {
@@ -143,8 +144,9 @@ def test_every_release_has_notes_and_the_index_leads_to_them(tmp_path: Path) -> 
     assert "Line deep-1" in index.words
     for page in tmp_path.glob("*.html"):
         assert Page(page.read_text()).open == []
-    text = (tmp_path / "deep-testbed-0.1-0.1.0rc1-announcement.txt").read_text()
-    assert text.startswith("DEEP testbed 0.1 (0.1.0rc1), a candidate for tests, is available.")
+    mine = release_repository.candidate_of("deep-testbed-0.1")
+    text = notes.written(mine, {})[f"deep-testbed-0.1-{mine.version}-announcement.txt"]
+    assert text.startswith(f"DEEP testbed 0.1 ({mine.version}), a candidate for tests, is available.")
     assert max(map(len, text.splitlines())) <= 78 + len("Platforms: ")
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pipelines.release import build, candidate, manifest, members, packages, programs, reproduce
 from pipelines.release.candidate import FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS
 from pipelines.release.openpgp import Keyring
+from pipelines.release.signing import Signer
 from testbed import files
 from testbed.cli.release import app
 from testbed.errors import DeepError
@@ -132,7 +133,7 @@ def test_a_build_that_cannot_sign_leaves_what_was_there(
     root: Path, home: Path, key: str, tmp_path: Path, makers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(build.Signer, "check", lambda _: None)  # the key is lost between that and the signature
+    monkeypatch.setattr(Signer, "check", lambda _: None)  # the key is lost between that and the signature
     monkeypatch.setattr(Keyring, "detached", lambda *_: (_ for _ in ()).throw(DeepError("no secret key")))
     with pytest.raises(DeepError, match="no secret key"):
         build.cut(root, toys(), out, keyring=Keyring(home), key=key)
