@@ -25,6 +25,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
 def collection(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "galaxy.yml", tmp_path)
     shutil.copytree(ROOT / "changelogs", tmp_path / "changelogs")
+    (tmp_path / "changelogs" / "fragments").mkdir(exist_ok=True)  # a release takes the fragments away
     return tmp_path
 
 
