@@ -294,6 +294,7 @@ def make(
     done = Candidate(
         release=manifest.release, version=manifest.version, commit=wanted.commit,
         source_date_epoch=wanted.source_date_epoch, artefacts=tuple(made),
+        platforms={name: one.packages for name, one in manifest.platforms.items()},
     )  # fmt: skip
     for name, text in notes.written(manifest, notes.changelog(shop.source, manifest), done).items():
         files.write_atomic(shop.files / name, text)

@@ -266,7 +266,9 @@ def test_a_candidate_is_whole_and_lists_what_it_has(root: Path, tmp_path: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"repository", "out"}  # nothing is left beside it
 
 
-def test_a_candidate_says_which_products_others_made(root: Path, tmp_path: Path, makers: dict[str, Any]) -> None:
+def test_a_candidate_says_for_which_platforms_it_is_and_which_products_others_made(
+    root: Path, tmp_path: Path, makers: dict[str, Any]
+) -> None:
     theirs = {
         "name": "theirs",
         "title": "Theirs",
@@ -274,7 +276,9 @@ def test_a_candidate_says_which_products_others_made(root: Path, tmp_path: Path,
         "artefacts": [{"kind": "wheel", "file": "b.whl"}],
     }
     build.cut(root, toys(products=[*MINE["products"], theirs]), tmp_path / "out")
-    said = {one.product: one.third_party for one in candidate.read(tmp_path / "out").artefacts}
+    made = candidate.read(tmp_path / "out")
+    assert made.platforms == {"debian12": "deb"}
+    said = {one.product: one.third_party for one in made.artefacts}
     assert said == {"toy": False, "theirs": True, "toy-0.1": False}
 
 
