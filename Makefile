@@ -88,7 +88,7 @@ format: ## Format the Python code
 
 .PHONY: lock
 lock: ## Pin the newest allowed versions of all requirements, with hashes
-	@$(COMPILE) --extra build --extra release --extra test pyproject.toml --output-file requirements/dev.txt
+	@$(COMPILE) --extra benchmark --extra build --extra release --extra test pyproject.toml --output-file requirements/dev.txt
 	@$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 	@for tool in sqa/tools/*.in pipelines/jenkins/requirements/*.in; do $(COMPILE) $$tool --output-file $${tool%.in}.txt || exit 1; done
 	@$(BIN)/python tools/lock_python.py --upgrade
