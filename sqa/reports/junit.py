@@ -15,20 +15,21 @@ FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def render(document: Mapping[str, Any]) -> str:
     """A MUST that is not met is a failure, or an error where nobody could look; other unmet ones are skipped."""
-    suites = ET.Element("testsuites", name=f"quality of {_clean(document['repository'])}")
+    suites = ET.Element("testsuites", name=f"quality of {clean(document['repository'])}")
     if not document["partial"]:
-        _suite(suites, "criteria", document["created"], [_criterion(one) for one in document["criteria"]])
-    _suite(suites, "checks", document["created"], [_check(one, document["accepted"]) for one in document["checks"]])
-    _suite(suites, "gate", document["created"], [_gate(document["obstacles"])])
+        suite(suites, "criteria", document["created"], [_criterion(one) for one in document["criteria"]])
+    suite(suites, "checks", document["created"], [_check(one, document["accepted"]) for one in document["checks"]])
+    suite(suites, "gate", document["created"], [_gate(document["obstacles"])])
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _suite(parent: ET.Element, name: str, created: str, cases: Sequence[ET.Element]) -> None:
-    suite = ET.SubElement(parent, "testsuite", name=name, timestamp=created, tests=str(len(cases)))
+def suite(parent: ET.Element, name: str, created: str, cases: Sequence[ET.Element]) -> None:
+    """Add a suite of cases that was made at ``created`` (ISO 8601), with how many of each kind there are."""
+    added = ET.SubElement(parent, "testsuite", name=name, timestamp=created, tests=str(len(cases)))
     for kind, tag in KINDS.items():
-        suite.set(kind, str(sum(case.find(tag) is not None for case in cases)))
-    suite.extend(cases)
+        added.set(kind, str(sum(case.find(tag) is not None for case in cases)))
+    added.extend(cases)
 
 
 KINDS = {"failures": "failure", "errors": "error", "skipped": "skipped"}
@@ -38,7 +39,7 @@ def _gate(obstacles: Sequence[str]) -> ET.Element:
     """Whether the tree is let through: also what no criterion and no check says, such as a waiver that has expired."""
     case = ET.Element("testcase", classname="gate", name="the tree is let through")
     if obstacles:
-        ET.SubElement(case, "failure", message=f"{len(obstacles)} obstacles").text = _clean("\n".join(obstacles))
+        ET.SubElement(case, "failure", message=f"{len(obstacles)} obstacles").text = clean("\n".join(obstacles))
     return case
 
 
@@ -49,7 +50,7 @@ def _criterion(one: Mapping[str, Any]) -> ET.Element:
         return case
     binding = one["level"] in BINDING and not one["waiver"]
     tag = {"fail": "failure", "inconclusive": "error"}.get(one["verdict"]) if binding else None
-    ET.SubElement(case, tag or "skipped", message=_clean(f"{one['verdict']}: {why}"))
+    ET.SubElement(case, tag or "skipped", message=clean(f"{one['verdict']}: {why}"))
     return case
 
 
@@ -59,11 +60,11 @@ def _check(one: Mapping[str, Any], accepted: Mapping[str, str]) -> ET.Element:
     if one["verdict"] == "fail":
         left = [finding for finding in one["findings"] if finding["fingerprint"] not in accepted]
         lines = [f"{_place(each)}: {each['rule']}: {each['message']}" for each in left]
-        ET.SubElement(case, "failure", message=f"{len(left)} findings").text = _clean("\n".join(lines))
+        ET.SubElement(case, "failure", message=f"{len(left)} findings").text = clean("\n".join(lines))
     elif one["verdict"] == "inconclusive":
-        ET.SubElement(case, "error", message=_clean(reasons))
+        ET.SubElement(case, "error", message=clean(reasons))
     elif one["verdict"] == "not_applicable":
-        ET.SubElement(case, "skipped", message=_clean(reasons))
+        ET.SubElement(case, "skipped", message=clean(reasons))
     return case
 
 
@@ -71,5 +72,6 @@ def _place(finding: Mapping[str, Any]) -> str:
     return f"{finding['path']}:{finding['line']}" if finding["line"] else finding["path"] or "whole tree"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """The text without what XML cannot hold."""
     return FORBIDDEN.sub("\ufffd", text)

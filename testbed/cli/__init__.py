@@ -22,6 +22,7 @@ ROOMS = {
     "modules": "Pick a module, run it at a site, ask it for a prediction.",
     "site": "Check, deploy and verify the sites of inventories/.",
     "artifacts": "Build, check and serve what is deployed.",
+    "bench": "Measure nodes, keep the figures, tell whether they got worse.",
     "sqa": "Hold a repository against published quality standards.",
     "release": "Build releases and bring them to their users.",
     "jenkins": "Keep Jenkins' jobs as the repository says, run them, check Jenkinsfiles.",

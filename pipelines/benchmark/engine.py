@@ -1,0 +1,107 @@
+"""A run: each workload in processes of its own, in turns, with the machine it ran on and whether its figure holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pipelines
+from pipelines.benchmark import gpu, limits, stats
+from pipelines.benchmark.machine import fingerprint
+from pipelines.benchmark.model import Machine, Parameters, Result, Run
+from pipelines.benchmark.workload import THREAD_VARIABLES, Workload, load
+from testbed.errors import DeepError
+
+# Seconds that a process may need beside its calls: importing libraries, making data, checking the result.
+BESIDE = 300
+LONGEST_REASON = 300
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure: threads (nothing: as many as this process may use), steady calls in each process, processes.
+
+    ``limit``: seconds within which a process has to be steady. ``parameters``: of workloads by name, for their own.
+    """
+
+    threads: int | None = None
+    repeats: int = 30
+    processes: int = 5
+    limit: float = 120.0
+    seed: int = field(default_factory=stats.new_seed)
+    label: str = ""
+    parameters: Mapping[str, Parameters] = field(default_factory=dict)
+
+
+def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> Run:
+    """Measure the workloads at these places (``MODULE:CLASS`` by name)."""
+    began = datetime.now(UTC)
+    machine = fingerprint()
+    workloads = {name: load(place) for name, place in places.items()}
+    if any(one.kind == "gpu" for one in workloads.values()):
+        gpu.require_real(machine)
+    threads = plan.threads or machine.cpu.granted
+    outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
+    for turn in range(1, plan.processes + 1):
+        for name, place in places.items():
+            note(f"{name}, process {turn} of {plan.processes}")
+            outcomes[name].append(_process(name, place, plan, threads))
+    results = [_result(workloads[name], machine, plan, threads, outcomes[name]) for name in places]
+    return Run(
+        id=f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", label=plan.label, started=began, ended=datetime.now(UTC),
+        seed=plan.seed, repeats=plan.repeats, processes=plan.processes, machine=machine, results=tuple(results),
+    )  # fmt: skip
+
+
+def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
+    """What a process says of a workload; one that ends otherwise than it should says why not."""
+    job = {
+        "place": place, "parameters": dict(plan.parameters.get(name, {})), "threads": threads,
+        "repeats": plan.repeats, "limit": plan.limit,
+    }  # fmt: skip
+    root = str(Path(pipelines.__file__).resolve().parent.parent)
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": root}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.benchmark.worker"], input=json.dumps(job), env=environment,
+            capture_output=True, text=True, check=False, timeout=plan.limit + BESIDE,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"invalid": f"its process did not end within {plan.limit + BESIDE:g} s: a call hangs"}
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2][-LONGEST_REASON:]
+        return {"invalid": f"its process ended with {done.returncode}: {last or 'it said nothing'}"}
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    if "error" in outcome:
+        raise DeepError(**outcome["error"])
+    return outcome
+
+
+def _result(
+    workload: type[Workload], machine: Machine, plan: Plan, threads: int, outcomes: list[dict[str, Any]]
+) -> Result:
+    named: dict[str, Any] = next((one for one in outcomes if "parameters" in one), {"parameters": {}, "work": 0.0})
+    result = Result(
+        workload=workload.name, device=machine.device(workload.kind), unit=workload.unit, direction=workload.direction,
+        parameters=named["parameters"], threads=threads, work=named["work"], status="invalid",
+        reasons=tuple(dict.fromkeys(one["invalid"] for one in outcomes if "invalid" in one)),
+        samples=tuple(tuple(one["samples"]) for one in outcomes if "samples" in one),
+        dropped=tuple(one["dropped"] for one in outcomes if "samples" in one),
+    )  # fmt: skip
+    if result.reasons:
+        return result
+    summary = stats.summary(result.samples, plan.seed)
+    known = limits.quantity(workload.name, workload.kind, machine, threads)
+    status, reasons = limits.judged(summary.median, workload.unit, known, machine, workload.kind)
+    changes = {"status": status, "reasons": tuple(reasons), "summary": None if status == "invalid" else summary}
+    return result.model_copy(update=changes)

@@ -1,0 +1,97 @@
+"""A run in other formats: DEEP's benchmark result, and JUnit's XML for continuous integration."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET  # nosec B405 # it writes, and reads nothing
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from pipelines.benchmark.model import Machine, Result, Run
+from sqa.reports import junit
+
+# Times as deephdc/benchmarks_cnn_api writes them.
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+DISTRIBUTION = "deep-testbed"
+
+
+def deep(run: Run) -> dict[str, Any]:
+    """The keys of deephdc/benchmarks_cnn_api 0.5.0, and beside them, below ``run``, all that it does not know.
+
+    Models are our workloads. Its score adds images per second of four networks: there are none, so it is ``null``.
+    """
+    seconds = (run.ended - run.started).total_seconds()
+    return {
+        "machine_config": _machine(run.machine),
+        "benchmark": {
+            "version": metadata.version(DISTRIBUTION),
+            "flavor": "synthetic",
+            "docker_base_image": run.machine.container,
+            "dataset": "synthetic_data",
+            "tf_version": None,
+        },
+        "training": {"models": [one.workload for one in run.results]}
+        | {one.workload: _model(one) for one in run.results}
+        | {"score": None},
+        "evaluation": {},
+        "global_start_time": run.started.strftime(TIME),
+        "global_end_time": run.ended.strftime(TIME),
+        "global_execution_time_sec": seconds,
+        "run": run.model_dump(mode="json"),
+    }
+
+
+def as_junit(comparison: Mapping[str, Any], created: str, *, lenient: bool = False) -> str:
+    """One test for each workload: slower is a failure, not shown is an error, or skipped where that is let through."""
+    suites = ET.Element("testsuites", name="benchmarks")
+    junit.suite(suites, "benchmarks", created, [_case(one, lenient) for one in comparison["outcomes"]])
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_json(document: Mapping[str, Any]) -> str:
+    """A document as text."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    first = machine.gpus[0] if machine.gpus else None
+    return {
+        "cpu_info": {
+            "num_cores": machine.cpu.count, "cpu_info": machine.cpu.model,
+            "mhz_per_cpu": machine.cpu.max_mhz or machine.cpu.mhz,
+        },
+        "gpu_info": {
+            "count": len(machine.gpus), "model": first.model if first else "No GPU found",
+            "memory": (first.memory or 0) if first else 0,
+        },
+        "memory_total": machine.memory,
+        "memory_available": machine.memory_available,
+    }  # fmt: skip
+
+
+def _model(result: Result) -> dict[str, Any]:
+    """What DEEP says of a network, as far as a workload has it; a matrix product has no examples and no batches."""
+    return {
+        "batch_size": None, "batch_size_per_device": None, "num_batches": len(result.pooled) or None,
+        "average_examples_per_sec": None, "execution_time_sec": _seconds(result),
+        "value": result.summary.median if result.summary else None, "unit": result.unit, "status": result.status,
+    }  # fmt: skip
+
+
+def _seconds(result: Result) -> float | None:
+    """What the steady calls took together."""
+    if not result.pooled:
+        return None
+    if result.direction == "lower":
+        return sum(result.pooled) / 1e3
+    return sum(result.work / value / 1e9 for value in result.pooled)
+
+
+def _case(outcome: Mapping[str, Any], lenient: bool) -> ET.Element:
+    case = ET.Element("testcase", classname="benchmarks", name=outcome["workload"])
+    tag = {"regression": "failure", "inconclusive": "skipped" if lenient else "error"}.get(outcome["verdict"])
+    if tag:
+        ET.SubElement(case, tag, message=junit.clean(f"{outcome['verdict']}: {outcome['reason']}"))
+    return case

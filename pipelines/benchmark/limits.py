@@ -1,0 +1,92 @@
+"""Whether a figure can be: limits of devices (``limits.yml``), and of processors by what they do in a cycle."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field
+
+from pipelines.benchmark.machine import conditions
+from pipelines.benchmark.model import Cpu, Machine, Status
+from sqa.standard import Strict
+
+FILE = Path(__file__).resolve().parent / "limits.yml"
+# Below this share of what was published an idle device is suspect.
+FAR_BELOW = 0.6
+# The most double-precision FLOP a core does in a cycle: two units for fused multiply-add of the widest vectors it has,
+# which no x86 core exceeds (Intel 64 and IA-32 Architectures Optimization Reference Manual; AMD Software Optimization
+# Guides for Zen 2 to 5). Of other architectures the flags do not say how many units there are.
+FLOP_PER_CYCLE = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
+PRECISION = {"gemm-fp64": 1, "gemm-fp32": 2}
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Quantity(Strict):
+    """What is known of one figure of one device, with where it is from."""
+
+    unit: str
+    limit: Positive | None = None
+    limit_source: str = ""
+    published: Positive | None = None
+    published_source: str = ""
+
+
+class Device(Strict):
+    """A device: ``model`` is a regular expression on its name as NVML gives it."""
+
+    name: str
+    model: str
+    quantities: dict[str, Quantity]
+
+
+class Limits(Strict):
+    """The whole file."""
+
+    devices: tuple[Device, ...]
+
+
+@cache
+def known() -> Limits:
+    """What ``limits.yml`` says."""
+    return Limits.model_validate(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+
+
+def quantity(name: str, kind: str, machine: Machine, threads: int) -> Quantity | None:
+    """What is known of the figure ``name`` on the device that it is measured on; ``None`` where nothing is."""
+    if kind == "cpu":
+        return ceiling(name, machine.cpu, threads)
+    model = machine.gpus[0].model
+    found = (one.quantities.get(name) for one in known().devices if re.search(one.model, model))
+    return next(found, None)
+
+
+def ceiling(name: str, cpu: Cpu, threads: int) -> Quantity | None:
+    """Cores times clock times FLOP a cycle, where the kernel says the highest clock and the flags what a core does."""
+    per_cycle = next((flop for flag, flop in FLOP_PER_CYCLE if flag in cpu.flags), None)
+    if name not in PRECISION or cpu.max_mhz is None or per_cycle is None:
+        return None
+    cores, per_cycle = min(threads, cpu.cores), per_cycle * PRECISION[name]
+    return Quantity(
+        unit="GFLOP/s", limit=cores * cpu.max_mhz * per_cycle / 1000,
+        limit_source=f"{cores} cores, {cpu.max_mhz:g} MHz, {per_cycle} FLOP a cycle",
+    )  # fmt: skip
+
+
+def judged(value: float, unit: str, known: Quantity | None, machine: Machine, kind: str) -> tuple[Status, list[str]]:
+    """Whether a figure holds: above the limit it is invalid, far below what was published it is suspect."""
+    if known is None or known.unit != unit:
+        return "valid", []
+    if known.limit and value > known.limit:
+        said = f"{value:.4g} {unit} is more than the device can do, {known.limit:.4g} ({known.limit_source})"
+        return "invalid", [f"{said}: a wrong amount of work, a cache, or a call that returns before it is done"]
+    if known.published and value < FAR_BELOW * known.published:
+        said = (
+            f"{value:.4g} {unit} is {value / known.published:.0%} of {known.published:.4g} ({known.published_source})"
+        )
+        return "suspect", [said, *(conditions(machine, kind) or ["nothing is seen that explains it"])]
+    return "valid", []

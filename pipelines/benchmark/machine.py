@@ -1,0 +1,182 @@
+"""The fingerprint of a machine: what decides about figures, read from the kernel and from NVML."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from pipelines.benchmark import gpu
+from pipelines.benchmark.model import Cpu, Machine
+from testbed.host import machine_name, os_release
+
+ROOT = Path("/")
+LIBRARIES = ("numpy", "scipy", "torch", "triton")
+# What widens a processor's arithmetic, by the names of /proc/cpuinfo.
+FLAGS = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+IN_CONTAINER = {".dockerenv": "docker", "run/.containerenv": "podman", "run/secrets/kubernetes.io": "kubernetes"}
+# A machine is idle up to this load for each processor.
+IDLE = 0.25
+# Limits as large as these are the kernel's way of saying none.
+NO_LIMIT = 1 << 60
+
+
+def fingerprint(root: Path = ROOT) -> Machine:
+    """Everything about this machine, or about one whose files were recorded below ``root``."""
+    found, problem = gpu.gpus()
+    memory = _meminfo(root)
+    groups = _control_groups(root)
+    return Machine(
+        host=machine_name(),
+        kernel=f"{platform.system()} {platform.release()}",
+        system=os_release(root).get("PRETTY_NAME", ""),
+        container=_container(root),
+        load=float(_text(root / "proc/loadavg", "0").split()[0]),
+        cpu=_cpu(root, groups),
+        memory=memory["MemTotal"],
+        memory_available=memory["MemAvailable"],
+        memory_limit=_memory_limit(groups, memory["MemTotal"]),
+        libraries=_libraries(),
+        gpus=found,
+        gpu_problem=problem,
+    )
+
+
+def conditions(machine: Machine, kind: str) -> list[str]:
+    """What may slow down a workload of this kind on this machine, the likelier first."""
+    return _of_gpu(machine) if kind == "gpu" else _of_cpu(machine)
+
+
+def memory_available(root: Path = ROOT) -> int:
+    """Bytes that this process can still get, by the kernel and by its control group."""
+    memory = _meminfo(root)
+    limit = _memory_limit(_control_groups(root), memory["MemTotal"])
+    return min(memory["MemAvailable"], limit or memory["MemAvailable"])
+
+
+def caches(root: Path = ROOT) -> int | None:
+    """Bytes of all last-level caches together, ``None`` where the kernel does not say."""
+    found: dict[int, dict[str, int]] = {}
+    for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, size = _text(folder / "level"), _text(folder / "size")
+        if level.isdigit() and re.fullmatch(r"\d+[KM]", size) and _text(folder / "type") != "Instruction":
+            amount = int(size[:-1]) << (10 if size.endswith("K") else 20)
+            found.setdefault(int(level), {})[_text(folder / "shared_cpu_list")] = amount
+    return sum(found[max(found)].values()) if found else None
+
+
+def _of_cpu(machine: Machine) -> list[str]:
+    cpu, found = machine.cpu, []
+    if machine.load > IDLE * cpu.usable:
+        found.append(f"other work: load {machine.load:.1f} on {cpu.usable} CPUs before the first call")
+    if cpu.quota and cpu.quota < cpu.usable:
+        found.append(f"a control group grants {cpu.quota:g} of {cpu.usable} CPUs")
+    if cpu.governor not in (None, "performance"):
+        found.append(f"the frequency governor is {cpu.governor}")
+    if cpu.virtual:
+        found.append("a virtual machine: its host may have other work")
+    return found
+
+
+def _of_gpu(machine: Machine) -> list[str]:
+    one, found = machine.gpus[0], []
+    if one.slowed:
+        found.append(f"its clock is held down: {', '.join(one.slowed)}")
+    if one.processes:
+        found.append(f"{one.processes} other processes on it")
+    if one.mig:
+        found.append("MIG is on: only a part of it is used")
+    if one.mps:
+        found.append(f"MPS: {one.mps} clients share it")
+    if one.ecc_errors:
+        found.append(f"{one.ecc_errors} uncorrected memory errors")
+    if one.pcie != one.max_pcie:
+        found.append(f"its PCIe link is {one.pcie}, it can do {one.max_pcie}")
+    return found
+
+
+def _cpu(root: Path, groups: list[Path]) -> Cpu:
+    text = _text(root / "proc/cpuinfo")
+    blocks = [dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", block, re.MULTILINE)) for block in text.split("\n\n")]
+    blocks = [one for one in blocks if "processor" in one] or [{}]
+    first = blocks[0]
+    flags = set((first.get("flags") or first.get("Features") or "").split())
+    cores = {(one.get("physical id", ""), one.get("core id", one.get("processor", ""))) for one in blocks}
+    frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    highest = _text(frequency / "cpuinfo_max_freq")
+    return Cpu(
+        model=first.get("model name") or first.get("Hardware") or platform.machine(),
+        architecture=platform.machine(),
+        count=len(blocks),
+        cores=len(cores),
+        usable=min(len(os.sched_getaffinity(0)), len(blocks)) if root == ROOT else len(blocks),
+        quota=_quota(groups),
+        mhz=float(first["cpu MHz"]) if "cpu MHz" in first else None,
+        max_mhz=int(highest) / 1000 if highest.isdigit() else None,
+        governor=_text(frequency / "scaling_governor") or None,
+        flags=tuple(one for one in FLAGS if one in flags),
+        cache=caches(root),
+        virtual="hypervisor" in flags,
+    )
+
+
+def _control_groups(root: Path) -> list[Path]:
+    """The folders of this process's control groups and of those above, of both versions."""
+    base, found = root / "sys/fs/cgroup", []
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        for mount in (base / (names or "unified"), base):
+            folder = mount / path.lstrip("/")
+            found += [mount, *(one for one in (folder, *folder.parents) if one.is_relative_to(mount))]
+    return [one for one in dict.fromkeys(found) if one.is_dir()]
+
+
+def _quota(groups: list[Path]) -> float | None:
+    found = []
+    for group in groups:
+        quota, period = [*_text(group / "cpu.max", "max").split(), "0"][:2]
+        pairs = ((quota, period), (_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")))
+        found += [int(one) / int(other) for one, other in pairs if one.isdigit() and other.isdigit() and int(other)]
+    return min(found, default=None)
+
+
+def _memory_limit(groups: list[Path], total: int) -> int | None:
+    texts = [_text(group / name) for group in groups for name in ("memory.max", "memory.limit_in_bytes")]
+    limits = [int(one) for one in texts if one.isdigit() and int(one) < min(total, NO_LIMIT)]
+    return min(limits, default=None)
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    pairs = re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    return {"MemTotal": 0, "MemAvailable": 0} | {name: int(value) * 1024 for name, value in pairs}
+
+
+def _container(root: Path) -> str | None:
+    found = [name for mark, name in IN_CONTAINER.items() if (root / mark).exists()]
+    return _text(root / "run/systemd/container") or (found[-1] if found else None)
+
+
+def _libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if "numpy" in found:
+        import numpy as np
+
+        shown = cast(dict[str, Any], np.show_config(mode="dicts"))
+        blas = shown.get("Build Dependencies", {}).get("blas", {})
+        found["blas"] = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    return found
+
+
+def _text(path: Path, default: str = "") -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or default
+    except OSError:
+        return default

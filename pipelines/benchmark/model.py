@@ -1,0 +1,150 @@
+"""What a run of benchmarks leaves: the machine, and of each workload its samples, their summary, whether they hold."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from sqa.standard import Strict
+
+SCHEMA = 1
+
+Status = Literal["valid", "suspect", "invalid"]
+Direction = Literal["higher", "lower"]
+Parameters = dict[str, int | float | str]
+
+
+class Cpu(Strict):
+    """The processors that this process may use.
+
+    ``cores`` are physical, ``count`` those the kernel shows, ``usable`` those that this process may run on; ``quota``:
+    as many of them as its control group grants, nothing without a limit. ``max_mhz`` and ``governor`` are those of
+    cpufreq, which virtual machines lack. ``cache``: all last-level caches together, in bytes.
+    """
+
+    model: str
+    architecture: str
+    count: int
+    cores: int
+    usable: int
+    quota: float | None = None
+    mhz: float | None = None
+    max_mhz: float | None = None
+    governor: str | None = None
+    flags: tuple[str, ...] = ()
+    cache: int | None = None
+    virtual: bool = False
+
+    @property
+    def granted(self) -> int:
+        """How many threads can run at once."""
+        return max(1, min(self.usable, int(self.quota) if self.quota else self.usable))
+
+
+class Gpu(Strict):
+    """One GPU as NVML describes it; what it does not say is nothing. Memory is in bytes, clocks are in MHz.
+
+    ``processes``: of others on it; ``mps``: clients of the Multi-Process Service; ``slowed``: why its clock is down.
+    """
+
+    index: int
+    model: str
+    uuid: str
+    simulated: bool
+    memory: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    clock: int | None = None
+    max_clock: int | None = None
+    slowed: tuple[str, ...] = ()
+    mig: bool | None = None
+    mps: int | None = None
+    ecc: bool | None = None
+    ecc_errors: int | None = None
+    processes: int | None = None
+    pcie: str | None = None
+    max_pcie: str | None = None
+
+
+class Machine(Strict):
+    """Where something was measured; memory is in bytes, load that of the minute before.
+
+    ``container``: what this process runs in, nothing on a host. ``gpu_problem``: why NVML says nothing of GPUs that
+    seem to be there.
+    """
+
+    host: str
+    kernel: str
+    system: str
+    container: str | None
+    load: float
+    cpu: Cpu
+    memory: int
+    memory_available: int
+    memory_limit: int | None
+    libraries: dict[str, str]
+    gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str | None = None
+
+    def device(self, kind: str) -> str:
+        """The model of the device that a workload of this kind uses: figures are only compared within one."""
+        if kind == "gpu":
+            return self.gpus[0].model
+        return f"{self.cpu.model}, {self.cpu.granted} CPUs"
+
+
+class Summary(Strict):
+    """The samples in their unit: the median with its confidence interval, and percentiles."""
+
+    median: float
+    low: float
+    high: float
+    p5: float
+    p25: float
+    p75: float
+    p95: float
+
+
+class Result(Strict):
+    """One workload: ``samples`` in ``unit``, a list for each process, without the ``dropped`` calls that warmed up.
+
+    ``work``: FLOP or bytes of one call. An invalid result has no summary.
+    """
+
+    workload: str
+    device: str
+    unit: str
+    direction: Direction
+    parameters: Parameters
+    threads: int
+    work: float
+    status: Status
+    reasons: tuple[str, ...] = ()
+    samples: tuple[tuple[float, ...], ...] = ()
+    dropped: tuple[int, ...] = ()
+    summary: Summary | None = None
+
+    @property
+    def pooled(self) -> list[float]:
+        """The samples of all processes."""
+        return [value for process in self.samples for value in process]
+
+
+class Run(Strict):
+    """What one call of ``deep bench run`` has measured."""
+
+    schema_version: Literal[1] = 1
+    id: str
+    label: str
+    started: datetime
+    ended: datetime
+    seed: int
+    repeats: int
+    processes: int
+    machine: Machine
+    results: tuple[Result, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a figure for each workload."""
+        return all(one.status != "invalid" for one in self.results)

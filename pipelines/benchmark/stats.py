@@ -1,0 +1,120 @@
+"""The statistics of benchmarks: when samples are steady, what they say, and how two sets of them differ."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.benchmark.model import Direction, Summary
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[Any]
+
+BATCH = 5
+# Fewer batches say nothing, and minima among the last few are an accident of few numbers (White, Cobb and Spratt 2000).
+FEWEST_BATCHES, LAST_BATCHES = 12, 5
+CONFIDENCE = 0.95
+RESAMPLES = 999
+
+Groups = Sequence[Sequence[float]]
+
+
+def warm_up(samples: Sequence[float]) -> int | None:
+    """How many of the first samples belong to the warm-up, ``None`` while the rest is not steady.
+
+    MSER-5: K. P. White, M. J. Cobb, S. C. Spratt, "A comparison of five steady-state truncation heuristics for
+    simulation", Winter Simulation Conference 2000. The truncation that makes the standard error of the mean of the
+    remaining batches of five least; where that lies in the second half, the samples do not show a steady state.
+    """
+    count = len(samples) // BATCH
+    if count < FEWEST_BATCHES:
+        return None
+    middle = sum(samples) / len(samples)  # taken off so that squares do not cancel out
+    batches = [sum(samples[at * BATCH : (at + 1) * BATCH]) / BATCH - middle for at in range(count)]
+    best, least = 0, float("inf")
+    total = squares = 0.0
+    for start in range(count - 1, -1, -1):
+        total += batches[start]
+        squares += batches[start] ** 2
+        kept = count - start
+        error = max(0.0, squares - total**2 / kept) / kept**2
+        if kept >= LAST_BATCHES and error <= least:
+            best, least = start, error
+    return best * BATCH if best <= count // 2 else None
+
+
+def summary(groups: Groups, seed: int) -> Summary:
+    """Median and percentiles of all samples; the interval is that of the median at 95 %."""
+    import numpy as np
+
+    pooled = np.concatenate([np.asarray(one, dtype=float) for one in groups])
+    resampled = [float(np.median(drawn)) for drawn in _drawn(groups, seed)]
+    low, high = _bounds(resampled)
+    median, p5, p25, p75, p95 = (float(one) for one in np.percentile(pooled, (50, 5, 25, 75, 95)))
+    return Summary(median=median, low=low, high=high, p5=p5, p25=p25, p75=p75, p95=p95)
+
+
+def change(before: Groups, after: Groups, seed: int) -> tuple[float, float, float]:
+    """By how much ``after`` differs, relative to the median before, and the interval of that at 95 %.
+
+    The shift is that of Hodges and Lehmann (1963): the median of all differences between the two. Negative: smaller.
+    """
+    import numpy as np
+
+    def shift(one: Floats, other: Floats) -> float:
+        return float(np.median(np.subtract.outer(other, one)) / np.median(one))
+
+    pairs = zip(_drawn(before, seed), _drawn(after, seed + 1), strict=True)
+    low, high = _bounds([shift(one, other) for one, other in pairs])
+    whole = [np.concatenate([np.asarray(one, dtype=float) for one in groups]) for groups in (before, after)]
+    return shift(*whole), low, high
+
+
+def p_value(before: Sequence[float], after: Sequence[float], direction: Direction) -> float:
+    """How likely samples at least as much worse are if nothing has changed: Mann and Whitney's U (1947), one-sided."""
+    from scipy import stats
+
+    worse = "less" if direction == "higher" else "greater"
+    return float(stats.mannwhitneyu(after, before, alternative=worse).pvalue)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The values corrected for their number (S. Holm 1979), in the same order."""
+    ordered = sorted(range(len(values)), key=lambda at: values[at])
+    corrected, highest = [0.0] * len(values), 0.0
+    for rank, at in enumerate(ordered):
+        highest = max(highest, min(1.0, values[at] * (len(values) - rank)))
+        corrected[at] = highest
+    return corrected
+
+
+def _drawn(groups: Groups, seed: int) -> list[Floats]:
+    """Samples drawn again: processes first, then samples of each, since those of one process are more alike.
+
+    The two-stage bootstrap (A. C. Davison, D. V. Hinkley, "Bootstrap Methods and their Application", 1997, 3.8), which
+    SciPy does not have; with one process it is the plain one.
+    """
+    import numpy as np
+
+    arrays = [np.asarray(one, dtype=float) for one in groups]
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = generator.integers(len(arrays), size=len(arrays))
+        drawn.append(np.concatenate([generator.choice(arrays[at], size=arrays[at].size) for at in chosen]))
+    return drawn
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    import numpy as np
+
+    low, high = np.percentile(values, (50 * (1 - CONFIDENCE), 100 - 50 * (1 - CONFIDENCE)))
+    return float(low), float(high)
+
+
+def new_seed() -> int:
+    """A seed to be kept with what was drawn by it."""
+    return random.SystemRandom().randrange(2**31)

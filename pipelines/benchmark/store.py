@@ -1,0 +1,271 @@
+"""Where runs are kept: one JSON document a line, only ever appended to, and an index that can be made anew."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from pipelines.benchmark.model import SCHEMA, Result, Run
+from sqa import wrong
+from testbed.errors import DeepError
+from testbed.files import require_space, sync_directory, write_json
+from testbed.paths import state_root
+
+LINES, INDEX, BASELINES, LOCK = "runs.jsonl", "index.sqlite", "baselines.json", "lock"
+LATEST = "latest"
+# What a run needs at most, in bytes: looked for before something is measured for minutes.
+ROOM = 16 << 20
+# Of the index; one of another version is made anew.
+INDEX_VERSION = 1
+TABLES = """
+CREATE TABLE progress (bytes INTEGER NOT NULL);
+CREATE TABLE damaged (place INTEGER PRIMARY KEY, why TEXT NOT NULL);
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY, started TEXT NOT NULL, label TEXT NOT NULL, host TEXT NOT NULL, ok INTEGER NOT NULL,
+  place INTEGER NOT NULL, length INTEGER NOT NULL
+);
+CREATE TABLE results (
+  run TEXT NOT NULL, workload TEXT NOT NULL, device TEXT NOT NULL, unit TEXT NOT NULL, direction TEXT NOT NULL,
+  settings TEXT NOT NULL, status TEXT NOT NULL, median REAL, low REAL, high REAL, PRIMARY KEY (run, workload)
+);
+INSERT INTO progress VALUES (0);
+"""
+
+
+class Point(NamedTuple):
+    """A figure of the past: the run, when it was (ISO 8601), median and interval in its unit, whether it holds."""
+
+    run: str
+    started: str
+    median: float
+    low: float
+    high: float
+    status: str
+
+
+class Series(NamedTuple):
+    """Figures of one workload with the same settings on one device model, the oldest first."""
+
+    workload: str
+    device: str
+    settings: str
+    unit: str
+    direction: str
+    points: list[Point]
+
+
+class Store:
+    """The runs in a folder. Several processes may write: each waits for the others."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or state_root() / "benchmarks"
+        self.lines = self.folder / LINES
+
+    def prepare(self) -> None:
+        """Raise an error where a run could not be kept, before it is measured."""
+        with self._alone():
+            require_space(self.folder, ROOM, "the results of benchmarks")
+
+    def append(self, run: Run) -> None:
+        """Keep a run. Killed at any moment, this leaves what was there before, or the run as well."""
+        line = run.model_dump_json().encode() + b"\n"
+        with self._alone():
+            with self.lines.open("a+b") as sink:
+                end = sink.seek(0, os.SEEK_END)
+                if end:
+                    sink.seek(end - 1)
+                    # What a write that was cut short has left becomes a line of its own, which is skipped.
+                    line = line if sink.read(1) == b"\n" else b"\n" + line
+                sink.write(line)
+                sink.flush()
+                os.fsync(sink.fileno())
+            sync_directory(self.folder)
+            with self._index():
+                pass
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every run in short, the newest first."""
+        with self._read() as index:
+            found = index.execute("SELECT id, started, label, host, ok FROM runs ORDER BY started DESC, id DESC")
+            runs = [dict(row) | {"ok": bool(row["ok"])} for row in found.fetchall()]
+            for run in runs:
+                rows = index.execute("SELECT workload, status FROM results WHERE run = ?", (run["id"],))
+                run["results"] = {row["workload"]: row["status"] for row in rows}
+        return runs
+
+    def damaged(self) -> list[str]:
+        """Lines that are no run, with the reason."""
+        with self._read() as index:
+            rows = index.execute("SELECT place, why FROM damaged ORDER BY place").fetchall()
+        return [f"{self.lines}, byte {row['place']}: {row['why']}" for row in rows]
+
+    def get(self, reference: str) -> Run:
+        """The run with this id, or the only one whose id begins like this, or the ``latest``."""
+        with self._read() as index:
+            if reference == LATEST:
+                rows = index.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
+            else:
+                rows = index.execute(
+                    "SELECT * FROM runs WHERE substr(id, 1, ?) = ? LIMIT 2", (len(reference), reference)
+                ).fetchall()
+        if len(rows) != 1:
+            said = f"{reference!r} begins the ids of several runs" if rows else f"no run {reference!r} in {self.folder}"
+            found = ", ".join(row["id"] for row in rows) or None
+            raise DeepError(said, found=found, next_step="deep bench list shows the runs there are")
+        with self.lines.open("rb") as source:
+            source.seek(rows[0]["place"])
+            return Run.model_validate_json(source.read(rows[0]["length"]))
+
+    def history(self, workload: str | None = None, device: str | None = None) -> list[Series]:
+        """What was measured over time, without invalid results."""
+        query = (
+            "SELECT * FROM results JOIN runs ON runs.id = results.run WHERE status != 'invalid'"
+            " AND workload = ifnull(?, workload) AND device = ifnull(?, device) ORDER BY started, id"
+        )
+        with self._read() as index:
+            rows = index.execute(query, (workload, device)).fetchall()
+        series: dict[tuple[str, ...], Series] = {}
+        for row in rows:
+            one = Series(row["workload"], row["device"], row["settings"], row["unit"], row["direction"], [])
+            point = Point(*(row[name] for name in Point._fields))
+            series.setdefault(one[:-1], one).points.append(point)
+        return list(series.values())
+
+    def set_baseline(self, run: Run) -> list[str]:
+        """Make a run what others are compared with, for each device model in it; returns those."""
+        unfit = [f"{one.workload} is {one.status}" for one in run.results if one.status != "valid"]
+        if unfit or not run.results:
+            raise DeepError(
+                f"run {run.id} is no baseline", found="; ".join(unfit) or "no result", needed="valid results only",
+                next_step="measure again on a machine that has nothing else to do",
+            )  # fmt: skip
+        devices = list(dict.fromkeys(one.device for one in run.results))
+        with self._alone():
+            write_json(self.folder / BASELINES, self.baselines() | dict.fromkeys(devices, run.id))
+        return devices
+
+    def baselines(self) -> dict[str, str]:
+        """The run that is the baseline of each device model."""
+        path = self.folder / BASELINES
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as broken:
+            raise DeepError(
+                f"{path} is damaged: {broken}", next_step="remove it, then deep bench baseline set"
+            ) from broken
+        return dict(found)
+
+    def baseline_of(self, run: Run) -> list[tuple[Run, Result]]:
+        """The results that those of a run are held against: of each device model in it."""
+        baselines, found = self.baselines(), []
+        for device in dict.fromkeys(one.device for one in run.results):
+            if device not in baselines:
+                raise DeepError(
+                    f"no baseline for {device}", found=", ".join(baselines) or "none at all",
+                    next_step="deep bench baseline set RUN",
+                )  # fmt: skip
+            kept = self.get(baselines[device])
+            found += [(kept, one) for one in kept.results if one.device == device]
+        return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOCK).open("a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._alone(), self._index() as index:
+            yield index
+
+    @contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        """The index with every whole line in it; only while the lock is held."""
+        path = self.folder / INDEX
+        if not _usable(path, self._size()):
+            path.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as index:
+            index.row_factory = sqlite3.Row
+            if not index.execute("PRAGMA user_version").fetchone()[0]:
+                index.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {INDEX_VERSION}; COMMIT;")
+            with index:
+                self._catch_up(index)
+            yield index
+
+    def _size(self) -> int:
+        return self.lines.stat().st_size if self.lines.exists() else 0
+
+    def _catch_up(self, index: sqlite3.Connection) -> None:
+        place = index.execute("SELECT bytes FROM progress").fetchone()[0]
+        if self._size() == place:
+            return
+        with self.lines.open("rb") as source:
+            source.seek(place)
+            for line in source:
+                if not line.endswith(b"\n"):
+                    break  # somebody was cut short while writing; what comes next ends it
+                self._add(index, place, line)
+                place += len(line)
+        index.execute("UPDATE progress SET bytes = ?", (place,))
+
+    def _add(self, index: sqlite3.Connection, place: int, line: bytes) -> None:
+        try:
+            run = Run.model_validate_json(line)
+        except ValidationError as refused:
+            self._require_schema(line)
+            why = wrong.explained(refused, Run)
+            index.execute("INSERT OR REPLACE INTO damaged VALUES (?, ?)", (place, why[:300]))
+            return
+        row = (run.id, run.started.isoformat(), run.label, run.machine.host, run.ok, place, len(line))
+        index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        index.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _rows(run))
+
+    def _require_schema(self, line: bytes) -> None:
+        try:
+            found = json.loads(line)["schema_version"]
+        except (ValueError, TypeError, KeyError):
+            return
+        if found != SCHEMA:
+            raise DeepError(
+                f"{self.lines} holds a run of another schema", found=f"schema_version {found}", needed=str(SCHEMA),
+                next_step="use the version of deep that wrote it, or another folder: --store",
+            )  # fmt: skip
+
+
+def settings(result: Result) -> str:
+    """What makes figures of a workload comparable on one device, as a text."""
+    return ", ".join(
+        f"{name} {value}" for name, value in sorted({"threads": result.threads, **result.parameters}.items())
+    )
+
+
+def _rows(run: Run) -> Iterable[tuple[Any, ...]]:
+    for one in run.results:
+        figures = (one.summary.median, one.summary.low, one.summary.high) if one.summary else (None, None, None)
+        yield run.id, one.workload, one.device, one.unit, one.direction, settings(one), one.status, *figures
+
+
+def _usable(path: Path, size: int) -> bool:
+    """Whether the index is of this version, whole, and about no more than there is."""
+    if not path.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(path)) as index:
+            version = index.execute("PRAGMA user_version").fetchone()[0]
+            known = index.execute("SELECT bytes FROM progress").fetchone()[0]
+            whole = index.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+    except sqlite3.DatabaseError:
+        return False
+    return bool(version == INDEX_VERSION and whole and known <= size)

@@ -1,0 +1,278 @@
+"""``deep bench``: measure nodes, keep the figures, tell whether they got worse."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.benchmark import compare as comparing
+from pipelines.benchmark import engine, export, history, report
+from pipelines.benchmark.machine import conditions
+from pipelines.benchmark.model import Result, Run
+from pipelines.benchmark.store import LATEST, Series, Store
+from pipelines.benchmark.workload import WORKLOADS, chosen
+from testbed.cli.options import Json
+from testbed.console import emit, err
+from testbed.errors import DeepError
+from testbed.files import write_atomic
+
+app = typer.Typer(no_args_is_help=True)
+baseline_app = typer.Typer(no_args_is_help=True, help="What later runs are held against.")
+app.add_typer(baseline_app, name="baseline")
+
+COLOURS = {
+    "valid": "green", "no regression": "green", "suspect": "yellow", "inconclusive": "yellow", "invalid": "red",
+    "regression": "red",
+}  # fmt: skip
+
+
+def _complete_workload(incomplete: str) -> list[str]:
+    return [name for name in WORKLOADS if name.startswith(incomplete)]
+
+
+Folder = Annotated[
+    Path | None, typer.Option("--store", file_okay=False, help="Folder of the runs. Default: in the state folder.")
+]
+Reference = Annotated[str, typer.Argument(metavar="RUN", help="An id, its beginning, or 'latest'.")]
+Across = Annotated[bool, typer.Option("--across", help="Show figures of different device models side by side.")]
+Minimum = Annotated[
+    float, typer.Option(min=0.001, max=0.9, help="The least change that matters, relative to before.")
+]  # fmt: skip
+Level = Annotated[
+    float, typer.Option(min=0.0001, max=0.1, help="Likelihood of calling something slower that has not changed.")
+]  # fmt: skip
+Junit = Annotated[
+    Path | None, typer.Option(dir_okay=False, help="Write JUnit's XML there, for continuous integration.")
+]
+WORKLOAD = typer.Option("--workload", help="One of the workloads.", autocompletion=_complete_workload)
+DEVICE = typer.Option("--device", help="A device model, as 'list' and 'history' name it.")
+RULE = comparing.Rule()
+
+
+@app.command()
+def run(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
+    workloads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORKLOAD]...", help="All where none is named.", autocompletion=_complete_workload),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=comparing.FEWEST, help="Steady calls in each process, at least.")] = 30,
+    processes: Annotated[int, typer.Option(min=1, max=100, help="Fresh processes for each workload.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as this process may use.")] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds within which a process has to be steady.")] = 120.0,
+    label: Annotated[str, typer.Option(help="A word to find the run by, such as a version.")] = "",
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Measure workloads on this machine and keep the run; exit status 1 when one has no figure."""
+    places = chosen(workloads or [])
+    store = Store(folder)
+    store.prepare()
+    plan = engine.Plan(threads=threads, repeats=repeats, processes=processes, limit=limit, label=label)
+    done = engine.run(places, plan, lambda text: err.print(text, markup=False))
+    store.append(done)
+    notes = conditions(done.machine, "cpu")
+    data = {"ok": done.ok, "run": done.model_dump(mode="json"), "conditions": notes}
+    emit(data, as_json, lambda _: _run_table(done, notes))
+    if not done.ok:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_runs(folder: Folder = None, as_json: Json = False) -> None:
+    """Show the runs there are, the newest first."""
+    store = Store(folder)
+    data = {"ok": True, "runs": store.runs(), "baselines": store.baselines(), "damaged": store.damaged()}
+    emit(data, as_json, _listing)
+
+
+@app.command()
+def compare(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
+    before: Annotated[str, typer.Argument(metavar="A", help="The run before: an id, its beginning, or 'latest'.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The run now.")] = LATEST,
+    across: Across = False,
+    minimum: Minimum = RULE.minimum,
+    level: Level = RULE.level,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Compare run B with run A; shows a verdict, and exits with 0 whatever it is ('gate' does not)."""
+    store, rule = Store(folder), comparing.Rule(minimum, level)
+    old, new = store.get(before), store.get(after)
+    outcomes = comparing.compared(old.results, new.results, rule, across=across)
+    data = {"ok": True, "before": old.id, "after": new.id}
+    emit(data | comparing.document(outcomes, rule, {old.id: old.machine}, new.machine), as_json, _comparison)
+
+
+@app.command()
+def gate(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
+    reference: Reference = LATEST,
+    baseline: Annotated[
+        str | None, typer.Option(help="Run to compare with. Default: the baseline of each device model.")
+    ] = None,
+    allow_inconclusive: Annotated[
+        bool, typer.Option("--allow-inconclusive", help="Let through what could not be shown.")
+    ] = False,
+    minimum: Minimum = RULE.minimum,
+    level: Level = RULE.level,
+    junit: Junit = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Let a run through that is no slower than its baseline; exit status 1 for a slower one and for one not shown."""
+    store, rule = Store(folder), comparing.Rule(minimum, level)
+    new = store.get(reference)
+    old = _held_against(store, new, baseline)
+    outcomes = comparing.compared([one for _, one in old], new.results, rule)
+    found = comparing.document(outcomes, rule, {run.id: run.machine for run, _ in old}, new.machine)
+    ok = found["verdict"] == "no regression" or (found["verdict"] == "inconclusive" and allow_inconclusive)
+    if junit:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomic(junit, export.as_junit(found, created, lenient=allow_inconclusive))
+    emit({"ok": ok, "baseline": sorted({run.id for run, _ in old}), "after": new.id} | found, as_json, _comparison)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command("history")
+def show_history(
+    workload: Annotated[str | None, WORKLOAD] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Show figures over time, and where a new level begins."""
+    found = Store(folder).history(workload, device)
+    emit({"ok": True, "series": [_series(one) for one in found]}, as_json, _history_tables)
+
+
+@app.command("report")
+def write_report(
+    output: Annotated[Path, typer.Option(dir_okay=False, help="The HTML file to write.")] = Path("benchmarks.html"),
+    workload: Annotated[str | None, WORKLOAD] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML file: latest figures, their history, how the samples lie, the machines."""
+    write_atomic(output, report.render(Store(folder), workload, device))
+    emit({"ok": True, "report": output}, as_json, lambda data: f"written: {data['report']}")
+
+
+@app.command("export")
+def export_run(
+    reference: Reference = LATEST,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: standard output.")] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run with the keys of DEEP's benchmark module, for whatever reads its results."""
+    document = export.deep(Store(folder).get(reference))
+    if output is None:
+        print(export.as_json(document), end="")
+        return
+    write_atomic(output, export.as_json(document))
+    emit({"ok": True, "export": output}, as_json, lambda data: f"written: {data['export']}")
+
+
+@baseline_app.command("set")
+def set_baseline(reference: Reference = LATEST, folder: Folder = None, as_json: Json = False) -> None:
+    """Hold later runs on the same device models against this one."""
+    store = Store(folder)
+    new = store.get(reference)
+    devices = store.set_baseline(new)
+    emit(
+        {"ok": True, "run": new.id, "devices": devices},
+        as_json,
+        lambda _: f"baseline of {'; '.join(devices)}: {new.id}",
+    )
+
+
+@baseline_app.command("show")
+def show_baselines(folder: Folder = None, as_json: Json = False) -> None:
+    """Show the baseline of each device model."""
+    found = Store(folder).baselines()
+    rows = [list(one) for one in found.items()]
+    emit({"ok": True, "baselines": found}, as_json, lambda _: _table(["device", "run"], rows))
+
+
+def _held_against(store: Store, new: Run, baseline: str | None) -> list[tuple[Run, Result]]:
+    if baseline is None:
+        return store.baseline_of(new)
+    old = store.get(baseline)
+    if old.id == new.id:
+        raise DeepError(
+            "a run is no baseline of its own", found=old.id, next_step="deep bench list shows the runs there are"
+        )
+    return [(old, one) for one in old.results]
+
+
+def _series(one: Series) -> dict[str, Any]:
+    begins = history.changes([point.median for point in one.points])
+    return one._asdict() | {
+        "points": [point._asdict() | {"new_level": at in begins} for at, point in enumerate(one.points)]
+    }
+
+
+def _run_table(done: Run, notes: list[str]) -> Group:
+    rows = []
+    for one in done.results:
+        figures = ["", ""]
+        if one.summary:
+            figures = [f"{one.summary.median:.4g} {one.unit}", f"{one.summary.low:.4g} to {one.summary.high:.4g}"]
+        rows.append([one.workload, *figures, len(one.pooled), _status(one.status), "; ".join(one.reasons)])
+    table = _table(["workload", "median", "95 % interval", "calls", "status", "why"], rows)
+    what = Text(f"run {done.id}, {done.results[0].device}, {done.results[0].threads} threads")
+    return Group(table, what, *(Text(f"may slow it down: {one}", style="yellow") for one in notes))
+
+
+def _listing(data: dict[str, Any]) -> Group:
+    rows = []
+    for one in data["runs"]:
+        held = "baseline" if one["id"] in data["baselines"].values() else ""
+        results = ", ".join(
+            f"{name}{'' if status == 'valid' else f' ({status})'}" for name, status in one["results"].items()
+        )
+        rows.append([one["id"], one["started"][:16], one["host"], one["label"], held, results])
+    table = _table(["run", "started", "host", "label", "", "workloads"], rows)
+    return Group(table, *(Text(f"left out: {one}", style="yellow") for one in data["damaged"]))
+
+
+def _comparison(data: dict[str, Any]) -> Group:
+    rows = []
+    for one in data["outcomes"]:
+        figures = [f"{one[name]:.4g}" if one[name] is not None else "" for name in ("before", "after", "p")]
+        rows.append([one["workload"], *figures[:2], one["unit"], figures[2], _status(one["verdict"]), one["reason"]])
+    table = _table(["workload", "before", "now", "unit", "p", "verdict", "change, its 95 % interval, or why"], rows)
+    return Group(table, *(Text(f"different: {one}") for one in data["differences"]), _status(data["verdict"]))
+
+
+def _history_tables(data: dict[str, Any]) -> Group:
+    tables = []
+    for one in data["series"]:
+        rows = [_point(point) for point in one["points"]]
+        title = f"{one['workload']}, {one['unit']} ({one['device']}; {one['settings']})"
+        tables.append(_table(["started", "run", "median", "95 % interval", ""], rows, title))
+    return Group(*tables) if tables else Group(Text("nothing has been measured yet"))
+
+
+def _point(point: dict[str, Any]) -> list[str]:
+    interval = f"{point['low']:.4g} to {point['high']:.4g}"
+    said = point["status"] + (", a new level" if point["new_level"] else "")
+    return [point["started"][:16], point["run"], f"{point['median']:.4g}", interval, said]
+
+
+def _table(columns: list[str], rows: list[list[Any]], title: str | None = None) -> Table:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return table
+
+
+def _status(word: str) -> Text:
+    return Text(word, style=COLOURS[word])

@@ -1,0 +1,236 @@
+"""``deep bench`` as its users call it, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.benchmark import engine, export, report
+from pipelines.benchmark.model import Result
+from pipelines.benchmark.store import Store
+from testbed.cli import bench as cli
+from testbed.errors import DeepError
+from testbed.paths import repo_root
+from tests.unit.bench_toys import H200, MACHINE, noise, result, run
+
+NASTY = "<script>alert('x')</script> \x0b &"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store that the commands use where none is named, with a baseline and a later run as fast as it."""
+    monkeypatch.setenv("DEEP_STATE_DIR", str(tmp_path))
+    kept = Store()
+    kept.append(run(day=1, label="first"))
+    kept.append(run(result(noise(100.0, seed=2)), day=2))
+    return kept
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    """What a command writes to standard output, having ended with this exit status."""
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+def answer(*arguments: str, code: int = 0) -> Any:
+    return json.loads(call(*arguments, "--json", code=code))
+
+
+def invalid(**changes: Any) -> Result:
+    """A result without a figure."""
+    return result(noise(1.0)).model_copy(update={"status": "invalid", "samples": (), "summary": None} | changes)
+
+
+def slower(store: Store, level: float = 90.0, day: int = 3) -> None:
+    store.append(run(result(noise(level, seed=3)), day=day))
+
+
+def test_run_keeps_what_was_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def instead(places: Any, plan: engine.Plan, note: Any) -> Any:
+        asked.append((places, plan))
+        return run(day=5, label=plan.label)
+
+    monkeypatch.setattr(engine, "run", instead)
+    data = answer("run", "gemm-fp64", "--label", "new", "--threads", "2", "--repeats", "40")
+    assert (data["ok"], data["run"]["id"], data["conditions"]) == (True, "20260106-toy", [])
+    assert store.get("latest").label == "new"
+    places, plan = asked[0]
+    assert list(places) == ["gemm-fp64"]
+    assert (plan.threads, plan.repeats, plan.processes) == (2, 40, 5)
+    assert "gemm-fp64" in call("run")
+
+
+def test_run_without_a_figure_fails_and_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = run(invalid(reasons=("not steady within 1 s",)), day=6)
+    monkeypatch.setattr(engine, "run", lambda *_: broken)
+    assert "not steady within 1 s" in call("run", code=1)
+    assert store.runs()[0]["ok"] is False
+
+
+def test_run_refuses_before_it_measures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(DeepError, match="no such workload"):
+        call("run", "gemm-fp65")
+    for option in (("--repeats", "19"), ("--processes", "0"), ("--threads", "0"), ("--limit", "none")):
+        call("run", *option, code=2)
+
+
+def test_list_names_runs_baseline_and_what_is_damaged(store: Store) -> None:
+    answer("baseline", "set", "20260102-toy")
+    with store.lines.open("ab") as sink:
+        sink.write(b"half a line\n")
+    data = answer("list")
+    assert [one["id"] for one in data["runs"]] == ["20260103-toy", "20260102-toy"]
+    assert data["baselines"] == answer("baseline", "show")["baselines"] == {"Toy, 4 CPUs": "20260102-toy"}
+    assert len(data["damaged"]) == 1
+    shown = call("list")
+    assert "left out" in shown
+    assert "first" in shown
+
+
+def test_compare_tells_and_does_not_judge(store: Store) -> None:
+    slower(store)
+    data = answer("compare", "20260102-toy")
+    assert (data["before"], data["after"], data["verdict"]) == ("20260102-toy", "20260104-toy", "regression")
+    assert "regression" in call("compare", "20260102", "20260104")
+    assert answer("compare", "20260102", "20260104", "--minimum", "0.5")["verdict"] == "no regression"
+    with pytest.raises(DeepError, match="no run 'gone'"):
+        call("compare", "gone")
+
+
+def test_the_gate_lets_through_what_is_not_slower(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(DeepError, match="no baseline"):
+        call("gate")
+    answer("baseline", "set", "20260102-toy")
+    assert answer("gate", "--junit", str(tmp_path / "junit.xml"))["ok"] is True
+    suite = ET.parse(tmp_path / "junit.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "0")
+
+
+def test_the_gate_holds_back_what_is_slower(store: Store, tmp_path: Path) -> None:
+    slower(store)
+    data = answer("gate", "--baseline", "20260102", "--junit", str(tmp_path / "junit.xml"), code=1)
+    assert (data["ok"], data["baseline"]) == (False, ["20260102-toy"])
+    failure = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite/testcase/failure")
+    assert failure is not None
+    assert failure.get("message", "").startswith("regression: -10")
+    answer("gate", "--baseline", "20260102", "--allow-inconclusive", code=1)
+
+
+def test_the_gate_holds_back_what_was_not_shown_unless_told_otherwise(store: Store, tmp_path: Path) -> None:
+    store.append(run(result(noise(100.0, scatter=0.3)), day=4))
+    xml = ("--junit", str(tmp_path / "junit.xml"))
+    assert answer("gate", "--baseline", "20260102", *xml, code=1)["verdict"] == "inconclusive"
+    assert ET.parse(tmp_path / "junit.xml").getroot()[0].get("errors") == "1"
+    assert answer("gate", "--baseline", "20260102", "--allow-inconclusive", *xml)["ok"] is True
+    assert ET.parse(tmp_path / "junit.xml").getroot()[0].get("skipped") == "1"
+
+
+def test_a_run_is_no_baseline_of_its_own(store: Store) -> None:
+    with pytest.raises(DeepError, match="no baseline of its own"):
+        call("gate", "latest", "--baseline", "latest")
+
+
+def test_history_shows_where_a_new_level_begins(store: Store) -> None:
+    for day in range(3, 16):
+        slower(store, 100.0 + day % 3 / 10 if day < 9 else 90.0 + day % 3 / 10, day)
+    (series,) = answer("history", "--workload", "gemm-fp64")["series"]
+    assert [point["run"] for point in series["points"] if point["new_level"]] == ["20260110-toy"]
+    assert "a new level" in call("history")
+    assert answer("history", "--device", "none")["series"] == []
+    assert "nothing has been measured yet" in call("history", "--device", "none")
+
+
+class Pages(HTMLParser):
+    """Tags that a page opens, and whether each is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            assert name not in ("src", "href"), f"{tag} needs {value}"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_with_its_plots(store: Store, tmp_path: Path) -> None:
+    for day in range(3, 16):
+        slower(store, 100.0 if day < 9 else 80.0, day)
+    hot = result(noise(50.0), "memory-copy", status="suspect", reasons=(NASTY,))
+    store.append(run(hot, day=16, label=NASTY))
+    answer("report", "--output", str(tmp_path / "report.html"))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Pages()
+    page.feed(text)
+    assert page.open == []
+    assert page.seen.count("svg") == 4
+    assert text.count('class="change"') == 1
+    assert "script" not in page.seen
+    assert "&lt;script&gt;" in text
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
+    assert "Nothing has been measured yet" in report.render(Store(tmp_path / "empty"))
+
+
+def test_scales_have_room_even_for_one_value() -> None:
+    assert report.scale(10.0, 20.0) == (9.2, 20.8)
+    assert report.scale(10.0, 10.0) == (9.5, 10.5)
+    assert report.scale(0.0, 0.0) == (-1.0, 1.0)
+
+
+def test_the_export_has_the_keys_of_deep(store: Store, tmp_path: Path) -> None:
+    document = json.loads(call("export"))
+    assert {"machine_config", "benchmark", "training", "evaluation", "global_start_time", "global_end_time"} <= set(
+        document
+    )
+    assert document["global_execution_time_sec"] == 120
+    assert document["global_start_time"] == "2026-01-03T00:00:00.000000Z"
+    assert document["machine_config"]["gpu_info"] == {"count": 0, "model": "No GPU found", "memory": 0}
+    assert document["training"]["models"] == ["gemm-fp64"]
+    one = document["training"]["gemm-fp64"]
+    assert one["num_batches"] == 120
+    assert one["execution_time_sec"] == pytest.approx(120 * 2 * 1024**3 / 100e9, rel=0.01)
+    assert document["training"]["score"] is None
+    assert document["run"]["id"] == "20260103-toy"
+    assert answer("export", "latest", "--output", str(tmp_path / "deep.json"))["ok"] is True
+    assert json.loads((tmp_path / "deep.json").read_text()) == document
+
+
+def test_the_export_of_a_gpu_and_of_times() -> None:
+    latency = result([[2.0, 4.0]], "latency", unit="ms", direction="lower")
+    empty = invalid(workload="empty")
+    document = export.deep(run(latency, empty, machine=MACHINE.model_copy(update={"gpus": (H200,)})))
+    assert document["machine_config"]["gpu_info"] == {"count": 1, "model": "NVIDIA H200", "memory": 150 << 30}
+    assert document["training"]["latency"]["execution_time_sec"] == 0.006
+    assert document["training"]["empty"]["execution_time_sec"] is None
+    assert document["training"]["empty"]["num_batches"] is None
+
+
+def test_entering_the_room_imports_no_library_of_numbers() -> None:
+    code = "import sys, testbed.cli.bench; print(sorted({'numpy', 'scipy', 'ruptures', 'pynvml'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repo_root(), capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]"

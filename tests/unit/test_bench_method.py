@@ -1,0 +1,201 @@
+"""How is measured: warm-up by a clock of the test, wrong results, the workloads themselves, processes of their own."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.benchmark import cpu, engine, machine, worker, workload
+from pipelines.benchmark.method import InvalidError, measure
+from pipelines.benchmark.model import Parameters
+from testbed.errors import DeepError
+from tests.unit import bench_toys
+from tests.unit.bench_toys import Clock, Scripted
+
+SIMULATED = bench_toys.H200.model_copy(update={"simulated": True, "model": "NVIDIA Simulated T4"})
+PLACE = "tests.unit.bench_toys:"
+
+
+def measured(seconds: Any, *, repeats: int = 30, limit: float = 60.0, wrong: str | None = None) -> tuple[Any, Scripted]:
+    """What a scripted workload gives, and the workload."""
+    clock = Clock()
+    one = Scripted(clock, seconds, wrong)
+    return measure(one, threads=3, repeats=repeats, limit=limit, clock=clock), one
+
+
+def test_the_warm_up_is_left_out() -> None:
+    series, one = measured(itertools.chain([1.0] * 20, itertools.cycle([0.125, 0.25])))
+    assert series.dropped == 20
+    assert len(series.seconds) >= 30
+    assert set(series.seconds) == {0.125, 0.25}
+    assert one.state == ["set up for 3", "torn down"]
+
+
+def test_it_goes_on_until_there_are_as_many_steady_calls_as_asked_for() -> None:
+    assert len(measured(itertools.repeat(0.125), repeats=100)[0].seconds) == 100
+
+
+def test_what_never_is_steady_gives_no_figure_but_a_reason() -> None:
+    with pytest.raises(InvalidError, match=r"not steady within 60 s: \d+ calls of 0.01 to .* s, .* needed: 30"):
+        measured(0.01 * (1 + at / 20) for at in itertools.count())
+
+
+def test_what_is_too_slow_for_its_limit_is_told() -> None:
+    with pytest.raises(InvalidError, match="2 calls of 40 to 40 s, 0 of them steady, needed: 30"):
+        measured(itertools.repeat(40.0))
+
+
+def test_a_wrong_result_gives_no_figure() -> None:
+    with pytest.raises(InvalidError, match="off by one"):
+        measured(itertools.repeat(0.125), wrong="off by one")
+
+
+def test_a_call_that_the_clock_does_not_see_gives_no_figure() -> None:
+    with pytest.raises(InvalidError, match="too short"):
+        measured(itertools.repeat(0.0))
+
+
+def test_the_collector_is_as_before_and_what_was_taken_is_given_back_whatever_happens() -> None:
+    clock = Clock()
+    one = Scripted(clock, [])
+    with pytest.raises(StopIteration):
+        measure(one, threads=1, repeats=30, limit=1, clock=clock)
+    assert one.state[-1] == "torn down"
+    assert gc.isenabled()
+
+
+SMALL: dict[str, Parameters] = {
+    "gemm-fp64": {"size": 64},
+    "gemm-fp32": {"size": 64},
+    "memory-copy": {"array_bytes": 1 << 16},
+}
+SMALL["memory-triad"] = SMALL["memory-copy"]
+
+
+@pytest.mark.parametrize("name", workload.WORKLOADS)
+def test_a_workload_does_what_it_says_and_notices_when_not(name: str) -> None:
+    one: Any = workload.load(workload.WORKLOADS[name])(**SMALL[name])
+    assert one.name == name
+    one.setup(3)
+    one.run()
+    assert one.check() is None
+    assert one.work == {"memory-copy": 2 << 16, "memory-triad": 3 << 16}.get(name, 2 * 64**3)
+    target = one.product if name.startswith("gemm") else one.data[0]
+    target.flat[7] += 1
+    assert "wrong" in one.check()
+    target.flat[7] = np.nan
+    assert "wrong" in one.check()
+    one.teardown()
+
+
+def test_without_a_call_the_result_is_wrong() -> None:
+    for name, place in workload.WORKLOADS.items():
+        one: Any = workload.load(place)(**SMALL[name])
+        one.setup(2)
+        assert "wrong" in one.check()
+        one.teardown()
+
+
+def test_figures_are_work_by_time() -> None:
+    assert cpu.Gemm64(1000).value(0.5) == 4.0
+    assert Scripted(Clock(), []).value(0.25) == 250.0
+
+
+def test_arrays_are_far_larger_than_the_caches() -> None:
+    assert cpu.array_size(32 << 20) == 128 << 20
+    assert cpu.array_size(1 << 20) == cpu.SMALLEST_ARRAY
+    assert cpu.array_size(None) == cpu.WITHOUT_CACHE_SIZE
+
+
+def test_a_machine_without_room_for_the_arrays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory_available", lambda: 100 << 20)
+    with pytest.raises(DeepError, match=r"not enough memory for memory-triad.*found: .*100.*needed:"):
+        cpu.Triad(64 << 20).setup(1)
+
+
+def test_an_unknown_workload_is_told_with_those_there_are() -> None:
+    with pytest.raises(DeepError, match=r"gemm-fp65.*gemm-fp64"):
+        workload.chosen(["gemm-fp64", "gemm-fp65"])
+    assert list(workload.chosen(["memory-copy", "memory-copy"])) == ["memory-copy"]
+
+
+def test_a_process_says_why_there_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {
+        "place": "pipelines.benchmark.cpu:Gemm64",
+        "parameters": {"size": 16},
+        "threads": 1,
+        "repeats": 30,
+        "limit": 9,
+    }
+    assert worker.work(job, clock=Clock())["invalid"].endswith("too short to be measured")
+    monkeypatch.setattr(machine, "memory_available", lambda: 1)
+    refused = worker.work(job | {"place": "pipelines.benchmark.cpu:Copy", "parameters": {}}, clock=Clock())
+    assert refused["error"]["message"] == "not enough memory for memory-copy"
+
+
+def test_a_run_measures_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    notes: list[str] = []
+    plan = engine.Plan(threads=1, processes=2, parameters=SMALL, label="here")
+    done = engine.run({"gemm-fp64": workload.WORKLOADS["gemm-fp64"]}, plan, notes.append)
+    one = done.results[0]
+    if one.status == "valid":  # a busy machine may not let it become steady, and then says so
+        assert one.summary is not None
+        assert len(one.samples) == len(one.dropped) == 2
+        assert min(len(process) for process in one.samples) >= 30
+    else:
+        assert one.reasons[0].startswith("not steady within")
+    assert (one.parameters, one.threads, done.label) == ({"size": 64}, 1, "here")
+    assert notes == ["gemm-fp64, process 1 of 2", "gemm-fp64, process 2 of 2"]
+    assert json.loads(done.model_dump_json())["machine"]["libraries"]["numpy"] == np.__version__
+
+
+def test_the_number_of_threads_is_told_to_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def instead(*_: object, env: dict[str, str], **__: object) -> Any:
+        seen.update(env)
+        raise subprocess.TimeoutExpired("worker", 1)
+
+    monkeypatch.setattr(subprocess, "run", instead)
+    done = engine.run({"gemm-fp64": workload.WORKLOADS["gemm-fp64"]}, engine.Plan(threads=3, processes=1))
+    assert {seen[name] for name in workload.THREAD_VARIABLES} == {"3"}
+    assert done.results[0].status == "invalid"
+    assert "a call hangs" in done.results[0].reasons[0]
+    assert not done.ok
+
+
+def test_a_process_that_dies_makes_the_result_invalid() -> None:
+    done = engine.run({"dies": f"{PLACE}Dies"}, engine.Plan(threads=1, processes=1))
+    assert done.results[0].status == "invalid"
+    assert "RuntimeError: no such luck" in done.results[0].reasons[0]
+    assert done.results[0].summary is None
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        ((), "no GPU to measure"),
+        (
+            (SIMULATED,),
+            "a simulated GPU computes nothing.*NVIDIA Simulated T4",
+        ),
+    ],
+)
+def test_no_figure_is_made_without_a_real_gpu(monkeypatch: pytest.MonkeyPatch, gpus: Any, said: str) -> None:
+    monkeypatch.setattr(engine, "fingerprint", lambda: bench_toys.MACHINE.model_copy(update={"gpus": gpus}))
+    with pytest.raises(DeepError, match=said):
+        engine.run({"on-gpu": f"{PLACE}OnGpu"}, engine.Plan(threads=1, processes=1))
+
+
+def test_what_a_process_refuses_reaches_the_user() -> None:
+    too_large = engine.Plan(threads=1, processes=1, parameters={"memory-copy": {"array_bytes": 1 << 50}})
+    with pytest.raises(DeepError, match="not enough memory") as refused:
+        engine.run({"memory-copy": workload.WORKLOADS["memory-copy"]}, too_large)
+    assert refused.value.host

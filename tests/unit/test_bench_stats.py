@@ -1,0 +1,114 @@
+"""The statistics of benchmarks, against SciPy and against cases whose answer is known."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from pipelines.benchmark import history, stats
+from tests.unit.bench_toys import noise
+
+
+def gauss(level: float, count: int, seed: int) -> list[float]:
+    generator = random.Random(seed)
+    return [generator.gauss(level, 0.01) for _ in range(count)]
+
+
+def naive_mser(samples: list[float]) -> int:
+    """MSER-5 as its formula reads, to hold the running sums against."""
+    batches = [np.mean(samples[at : at + 5]) for at in range(0, len(samples) - 4, 5)]
+    errors = [float(np.var(batches[at:]) / (len(batches) - at)) for at in range(len(batches) - 4)]
+    return errors.index(min(errors)) * 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_warm_up_is_the_one_of_the_formula(seed: int) -> None:
+    samples = [2.0 * math.exp(-at / 6) + value for at, value in enumerate(gauss(1.0, 120, seed))]
+    dropped = stats.warm_up(samples)
+    assert dropped == naive_mser(samples)
+    assert dropped is not None
+    assert 10 <= dropped <= 60
+
+
+def test_a_level_without_a_warm_up_loses_nothing() -> None:
+    assert stats.warm_up([1.0] * 60) == 0
+
+
+def test_too_few_samples_and_a_drift_are_not_steady() -> None:
+    assert stats.warm_up([1.0] * 59) is None
+    drift = [1 + at / 100 + value for at, value in enumerate(gauss(0.0, 200, 3))]
+    assert stats.warm_up(drift) is None
+    step = [1.0] * 70 + [2.0] * 50
+    assert stats.warm_up(step) is None
+
+
+def test_large_numbers_with_little_scatter_lose_no_digits() -> None:
+    samples = [1e9 + value for value in gauss(0.0, 100, 5)]
+    assert stats.warm_up(samples) == stats.warm_up([value - 1e9 for value in samples])
+
+
+def test_the_interval_of_one_process_is_that_of_scipy() -> None:
+    samples = gauss(10.0, 60, 7)
+    ours = stats.summary([samples], seed=1)
+    theirs = scipy_stats.bootstrap((samples,), np.median, method="percentile", n_resamples=9999, rng=2)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=width / 4)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=width / 4)
+    assert ours.median == np.median(samples)
+    assert [ours.p5, ours.p95] == pytest.approx(list(np.percentile(samples, (5, 95))))
+    assert ours == stats.summary([samples], seed=1)
+    assert ours != stats.summary([samples], seed=2)
+
+
+def test_processes_that_differ_widen_the_interval() -> None:
+    """Samples of a process are alike: as if they were independent, the interval would be far too narrow."""
+    groups = [gauss(10.0 + at / 10, 50, at) for at in range(5)]
+    apart, pooled = stats.summary(groups, 1), stats.summary([[value for one in groups for value in one]], 1)
+    assert apart.high - apart.low > 2 * (pooled.high - pooled.low)
+
+
+def test_the_shift_is_that_of_hodges_and_lehmann() -> None:
+    before, after = [1.0, 2.0, 3.0, 4.0, 10.0], [2.0, 3.0, 4.0, 5.0, 6.0]
+    by_hand = np.median([b - a for a in before for b in after]) / 3.0
+    shift, low, high = stats.change([before], [after], seed=1)
+    assert shift == by_hand
+    assert low <= shift <= high
+
+
+def test_a_known_change_is_within_its_interval() -> None:
+    shift, low, high = stats.change(noise(100.0), noise(95.0, seed=2), seed=1)
+    assert low < -0.05 < high
+    assert shift == pytest.approx(-0.05, abs=0.004)
+
+
+def test_the_test_asks_for_the_worse_side() -> None:
+    before, after = gauss(10.0, 30, 1), gauss(9.5, 30, 2)
+    theirs = scipy_stats.mannwhitneyu(after, before, alternative="less").pvalue
+    assert stats.p_value(before, after, "higher") == theirs < 0.001
+    assert stats.p_value(before, after, "lower") > 0.99
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+def test_a_new_level_is_found_where_it_begins() -> None:
+    values = gauss(10.0, 12, 1) + gauss(9.0, 12, 2)
+    assert history.changes(values) == [12]
+
+
+@pytest.mark.parametrize("values", [gauss(10.0, 40, 3), [5.0] * 20, gauss(1.0, 5, 1), [], [1.0]])
+def test_a_level_has_no_change(values: list[float]) -> None:
+    assert history.changes(values) == []
+
+
+def test_one_odd_run_is_no_new_level() -> None:
+    values = gauss(10.0, 24, 4)
+    values[11] = 6.0
+    assert history.changes(values) == []
