@@ -52,7 +52,7 @@ def _steady(workload: Workload, repeats: int, limit: float, clock: Clock) -> Ser
             seconds.append(now - began)
             if seconds[-1] <= 0:
                 raise InvalidError("a call was over before the clock moved: it is too short to be measured")
-            if len(seconds) % BATCH == 0:
+            if len(seconds) >= repeats and len(seconds) % BATCH == 0:
                 dropped = warm_up(seconds)
                 if dropped is not None and len(seconds) - dropped >= repeats:
                     return Series(seconds[dropped:], dropped)

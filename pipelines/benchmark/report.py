@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +104,10 @@ def _samples(result: Result) -> dict[str, Any]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Values for an axis, apart from its ends."""
-    step = (high - low) / (TICKS + 1)
-    return [low + step * at for at in range(1, TICKS + 1)]
+    """Round values for an axis: a few, one, two or five times a power of ten apart."""
+    power = 10.0 ** math.floor(math.log10((high - low) / TICKS))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * TICKS >= (high - low))
+    return [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _machine(run: Run) -> dict[str, Any]:

@@ -200,6 +200,12 @@ def test_scales_have_room_even_for_one_value() -> None:
     assert report.scale(0.0, 0.0) == (-1.0, 1.0)
 
 
+def test_ticks_are_round() -> None:
+    assert report._ticks(90.2, 109.0) == [95.0, 100.0, 105.0]
+    assert report._ticks(0.0, 4.0) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len(report._ticks(1.0, 1.0001)) in range(2, 6)
+
+
 def test_the_export_has_the_keys_of_deep(store: Store, tmp_path: Path) -> None:
     document = json.loads(call("export"))
     assert {"machine_config", "benchmark", "training", "evaluation", "global_start_time", "global_end_time"} <= set(

@@ -1,0 +1,42 @@
+"""What the benchmark of the verdicts computes, and that what it plants is there."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import benchmark_power as power
+from benchmarks import testbed
+from tests.unit.bench_toys import noise, result
+
+
+def test_the_planted_delay_is_within_the_call_and_unknown_to_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    spun: list[float] = []
+    monkeypatch.setattr(power, "spin", spun.append)
+    slow, plain = power.Kernel(delay=0.25), power.Kernel()
+    for one in (slow, plain):
+        one.setup(1)
+        one.run()
+        assert one.check() is None
+    assert spun == [0.25]
+    assert slow.parameters == plain.parameters
+
+
+def test_comparisons_are_counted_by_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = 2.0 * 1024**3 / 100e9
+
+    def measured(delay: float, processes: int) -> object:
+        return result(noise(100 / (1 + delay / call), seed=int(1e6 * delay) + 1), "kernel")
+
+    monkeypatch.setattr(power, "measured", measured)
+    found = power.power(5, processes=3)
+    assert found == {0.0: {"no regression": 5}, **dict.fromkeys(power.SLOWER, {"regression": 2})}
+
+
+def test_the_page_says_what_was_reached() -> None:
+    verdicts = {0.0: {"no regression": 195, "regression": 4, "inconclusive": 1}, 0.03: {"regression": 200}}
+    lines = power.render(power.Found(verdicts, overhead=0.4), minutes=20.4).splitlines()
+    assert "| comparisons without a change called a regression | 2.00 % | 1 % | **not reached** |" in lines
+    assert "| added to a call of a millisecond | 0.40 % | 1 % | reached |" in lines
+    assert "| 0% | 200 | 2.0 % | 97.5 % | 0.5 % |" in lines
+    assert "in 20 minutes" in lines[0]
+    assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), power.PART, "new")
