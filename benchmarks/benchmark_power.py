@@ -1,0 +1,186 @@
+"""Measure how far verdicts of ``deep bench`` can be trusted: what docs/performance.md says of them.
+
+A small matrix product is measured again and again, each result in fresh processes as ``deep bench run`` does it.
+Results of the same code are compared with each other, and with results of code that takes a little longer: by a real
+delay within each call, of which the comparison knows nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import override
+
+from benchmarks.testbed import PAGE, ROOT, machine, reached, record, table
+from pipelines.benchmark import compare, engine, method
+from pipelines.benchmark.cpu import Gemm64
+from pipelines.benchmark.model import Parameters, Result
+from pipelines.benchmark.workload import Workload
+
+PART = "power"
+KERNEL = "benchmarks.benchmark_power:Kernel"
+SLOWER = (0.03, 0.05, 0.10)
+COMPARISONS = 200
+# Of so many comparisons without a change one is also made with each of the slower ones.
+EVERY = 4
+# Percent: false alarms of comparisons without a change; what the harness adds to a call of a millisecond.
+FALSE_ALARMS, OVERHEAD = 1.0, 1.0
+ROUNDS = 50
+MILLISECOND = 1e-3
+
+
+class Kernel(Gemm64):
+    """A product of about a millisecond that takes ``delay`` seconds longer than it has to."""
+
+    name = "kernel"
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__(size=320)
+        self.delay = delay
+
+    @property
+    def parameters(self) -> Parameters:
+        """Without the delay: the comparison must not know of it."""
+        return {"size": self.size}
+
+    @override
+    def run(self) -> None:
+        super().run()
+        if self.delay:
+            spin(self.delay)
+
+
+class Spin(Workload):
+    """Nothing but a millisecond."""
+
+    name, unit, direction = "spin", "ms", "lower"
+
+    @property
+    def parameters(self) -> Parameters:
+        """None."""
+        return {}
+
+    @override
+    def setup(self, threads: int) -> None:
+        """Nothing to make."""
+
+    @override
+    def run(self) -> None:
+        spin(MILLISECOND)
+
+    @override
+    def check(self) -> str | None:
+        return None
+
+    @override
+    def teardown(self) -> None:
+        """Nothing to give back."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Verdicts of the comparisons by how much slower the code was (0: not at all), and the overhead in percent."""
+
+    verdicts: dict[float, dict[str, int]]
+    overhead: float
+
+
+def spin(seconds: float) -> None:
+    """Keep the processor for so long."""
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        pass
+
+
+def measured(delay: float, processes: int) -> Result:
+    """One result of the kernel, as ``deep bench run`` measures it with one thread."""
+    parameters: dict[str, Parameters] = {"kernel": {"delay": delay}}
+    plan = engine.Plan(threads=1, processes=processes, parameters=parameters)
+    return engine.run({"kernel": KERNEL}, plan).results[0]
+
+
+def power(comparisons: int, processes: int) -> dict[float, dict[str, int]]:
+    """Verdicts by how much slower the code was; everything in turns, so that the machine's moods meet all alike."""
+    first = measured(0.0, processes)
+    if first.summary is None:
+        raise SystemExit(f"this machine does not become steady: {'; '.join(first.reasons)}")
+    call = first.work / first.summary.median / 1e9
+    verdicts: dict[float, Counter[str]] = {slower: Counter() for slower in (0.0, *SLOWER)}
+    for at in range(comparisons):
+        before = measured(0.0, processes)
+        for slower in (0.0, *(SLOWER if at % EVERY == 0 else ())):
+            (outcome,) = compare.compared([before], [measured(slower * call, processes)])
+            verdicts[slower][outcome.verdict] += 1
+        print(f"{at + 1} of {comparisons}: {dict(verdicts[0.0])}", file=sys.stderr, flush=True)
+    return {slower: dict(counted) for slower, counted in verdicts.items()}
+
+
+def overhead() -> float:
+    """What the harness adds to calls of a millisecond, in percent of what a bare loop takes for as many."""
+    rounds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        series = method.measure(Spin(), threads=1, repeats=30, limit=60, clock=time.perf_counter)
+        ours = time.perf_counter() - began
+        calls = len(series.seconds) + series.dropped
+        began = time.perf_counter()
+        for _ in range(calls):
+            spin(MILLISECOND)
+        rounds.append(ours / (time.perf_counter() - began))
+    return 100 * (statistics.median(rounds) - 1)
+
+
+def percent(verdicts: dict[str, int], verdict: str) -> float:
+    """The share of a verdict."""
+    return 100 * verdicts.get(verdict, 0) / sum(verdicts.values())
+
+
+def render(found: Found, minutes: float) -> str:
+    """What was measured, for docs/performance.md."""
+    alarms = percent(found.verdicts[0.0], "regression")
+    bounds = [
+        ("comparisons without a change called a regression", alarms, FALSE_ALARMS),
+        ("added to a call of a millisecond", found.overhead, OVERHEAD),
+    ]
+    kinds: Sequence[str] = ("regression", "no regression", "inconclusive")
+    return "\n".join([
+        f"Measured on {datetime.now(UTC).date().isoformat()} in {minutes:.0f} minutes: {machine()}.",
+        *table(
+            ("what", "measured", "bound", ""),
+            [(what, f"{value:.2f} %", f"{bound:g} %", reached(value, bound)) for what, value, bound in bounds],
+        ),
+        *table(
+            ("the code was slower by", "comparisons", *kinds),
+            [
+                (f"{slower:.0%}", sum(counts.values()), *(f"{percent(counts, kind):.1f} %" for kind in kinds))
+                for slower, counts in found.verdicts.items()
+            ],
+        ),
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Measure, and write it into the page when told to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
+    parser.add_argument(
+        "--comparisons", type=int, default=COMPARISONS, help="without a change; a quarter as many with each"
+    )
+    parser.add_argument("--processes", type=int, default=3, help="for each result")
+    options = parser.parse_args()
+    began = time.monotonic()
+    found = Found(power(options.comparisons, options.processes), overhead())
+    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
+    if options.write:
+        record(PART, render(found, (time.monotonic() - began) / 60))
+
+
+if __name__ == "__main__":
+    main()
