@@ -64,10 +64,7 @@ def compared(
     outcomes = [_outcome(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     tested = [one for one in outcomes if one.p is not None]
     corrected = dict(zip((one.workload for one in tested), stats.holm([one.p or 0.0 for one in tested]), strict=True))
-    return [
-        _decided(replace(one, p=corrected[one.workload]), new[one.workload], rule) if one.p is not None else one
-        for one in outcomes
-    ]
+    return [_decided(replace(one, p=corrected[one.workload]), rule) if one.p is not None else one for one in outcomes]
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:
@@ -142,21 +139,20 @@ def _not_comparable(old: Result, new: Result) -> str:
         return f"another device: {old.device} before, {new.device} now"
     if settings(old) != settings(new) or (old.unit, old.direction) != (new.unit, new.direction):
         return f"measured otherwise: {settings(old)} before, {settings(new)} now"
-    if old.status == "suspect":
-        return f"suspect before: {'; '.join(old.reasons)}"
+    for side, when in ((old, "before"), (new, "now")):
+        if side.status == "suspect":
+            return f"suspect {when}: {'; '.join(side.reasons)}"
     fewest = min(len(old.pooled), len(new.pooled))
     return f"too few calls: {fewest}, needed {FEWEST}" if fewest < FEWEST else ""
 
 
-def _decided(one: Outcome, new: Result, rule: Rule) -> Outcome:
+def _decided(one: Outcome, rule: Rule) -> Outcome:
     """Slower: sure, as much as matters, and beyond the interval. Not slower: the interval excludes what matters."""
     if one.change is None or one.low is None or one.high is None or one.p is None:
         raise ValueError(one.workload)
     said = f"{one.change:+.1%} ({one.low:+.1%} to {one.high:+.1%})"
     if one.p < rule.level and one.change <= -rule.minimum and one.high < 0:
-        return replace(one, verdict=REGRESSION, reason="; ".join([said, *new.reasons]))
-    if new.status == "suspect":
-        return replace(one, reason=f"suspect now: {'; '.join(new.reasons)}")
+        return replace(one, verdict=REGRESSION, reason=said)
     if one.low > -rule.minimum:
         return replace(one, verdict=NO_REGRESSION, reason=said)
     return replace(

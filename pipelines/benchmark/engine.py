@@ -15,8 +15,8 @@ from typing import Any
 
 import pipelines
 from pipelines.benchmark import gpu, limits, stats
-from pipelines.benchmark.machine import fingerprint
-from pipelines.benchmark.model import Machine, Parameters, Result, Run
+from pipelines.benchmark.machine import activity, fingerprint, ticks
+from pipelines.benchmark.model import Activity, Machine, Parameters, Result, Run
 from pipelines.benchmark.workload import THREAD_VARIABLES, Workload, load
 from testbed.errors import DeepError
 
@@ -52,14 +52,17 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
         gpu.require_real(machine)
     threads = plan.threads or machine.cpu.granted
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
+    before = ticks()
     for turn in range(1, plan.processes + 1):
         for name, place in places.items():
             note(f"{name}, process {turn} of {plan.processes}")
             outcomes[name].append(_process(name, place, plan, threads))
-    results = [_result(workloads[name], machine, plan, threads, outcomes[name]) for name in places]
+    meanwhile = activity(before, ticks())
+    results = [_result(workloads[name], machine, meanwhile, plan, threads, outcomes[name]) for name in places]
     return Run(
         id=f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", label=plan.label, started=began, ended=datetime.now(UTC),
-        seed=plan.seed, repeats=plan.repeats, processes=plan.processes, machine=machine, results=tuple(results),
+        seed=plan.seed, repeats=plan.repeats, processes=plan.processes, machine=machine, activity=meanwhile,
+        results=tuple(results),
     )  # fmt: skip
 
 
@@ -88,7 +91,12 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
 
 
 def _result(
-    workload: type[Workload], machine: Machine, plan: Plan, threads: int, outcomes: list[dict[str, Any]]
+    workload: type[Workload],
+    machine: Machine,
+    meanwhile: Activity,
+    plan: Plan,
+    threads: int,
+    outcomes: list[dict[str, Any]],
 ) -> Result:
     named: dict[str, Any] = next((one for one in outcomes if "parameters" in one), {"parameters": {}, "work": 0.0})
     result = Result(
@@ -103,5 +111,7 @@ def _result(
     summary = stats.summary(result.samples, plan.seed)
     known = limits.quantity(workload.name, workload.kind, machine, threads)
     status, reasons = limits.judged(summary.median, workload.unit, known, machine, workload.kind)
+    if status == "valid" and workload.kind == "cpu" and (reasons := limits.disturbed(meanwhile)):
+        status = "suspect"
     changes = {"status": status, "reasons": tuple(reasons), "summary": None if status == "invalid" else summary}
     return result.model_copy(update=changes)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Cpu, Machine, Status
+from pipelines.benchmark.model import Activity, Cpu, Machine, Status
 from sqa.standard import Strict
 
 FILE = Path(__file__).resolve().parent / "limits.yml"
@@ -21,6 +21,8 @@ FAR_BELOW = 0.6
 # which no x86 core exceeds (Intel 64 and IA-32 Architectures Optimization Reference Manual; AMD Software Optimization
 # Guides for Zen 2 to 5). Of other architectures the flags do not say how many units there are.
 FLOP_PER_CYCLE = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
+# Shares of the processors' time that others may use during a run whose figures of processors and memory are believed.
+MOST_OTHERS, MOST_STOLEN = 0.05, 0.01
 PRECISION = {"gemm-fp64": 1, "gemm-fp32": 2}
 
 Positive = Annotated[float, Field(gt=0)]
@@ -90,3 +92,13 @@ def judged(value: float, unit: str, known: Quantity | None, machine: Machine, ki
         )
         return "suspect", [said, *(conditions(machine, kind) or ["nothing is seen that explains it"])]
     return "valid", []
+
+
+def disturbed(activity: Activity) -> list[str]:
+    """What else happened during a run that makes figures of processors and memory suspect."""
+    found = []
+    if activity.others > MOST_OTHERS:
+        found.append(f"other programs used {activity.others:.0%} of the processors meanwhile")
+    if activity.stolen > MOST_STOLEN:
+        found.append(f"the hypervisor gave {activity.stolen:.0%} of the processors to other machines meanwhile")
+    return found

@@ -7,10 +7,10 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pipelines.benchmark import gpu
-from pipelines.benchmark.model import Cpu, Machine
+from pipelines.benchmark.model import Activity, Cpu, Machine
 from testbed.host import machine_name, os_release
 
 ROOT = Path("/")
@@ -48,6 +48,31 @@ def fingerprint(root: Path = ROOT) -> Machine:
 def conditions(machine: Machine, kind: str) -> list[str]:
     """What may slow down a workload of this kind on this machine, the likelier first."""
     return _of_gpu(machine) if kind == "gpu" else _of_cpu(machine)
+
+
+class Ticks(NamedTuple):
+    """Seconds of processor time since the kernel has started: of everybody, and of this process and its children."""
+
+    busy: float
+    stolen: float
+    total: float
+    own: float
+
+
+def ticks(root: Path = ROOT) -> Ticks:
+    """How much processor time was used until now (proc_pid_stat(5), proc_stat(5))."""
+    user, nice, system, idle, iowait, irq, softirq, steal = map(int, _text(root / "proc/stat").split()[1:9])
+    busy, hertz = user + nice + system + irq + softirq, os.sysconf("SC_CLK_TCK")
+    total = busy + idle + iowait + steal
+    return Ticks(busy / hertz, steal / hertz, total / hertz, own=sum(os.times()[:4]))
+
+
+def activity(before: Ticks, after: Ticks) -> Activity:
+    """What happened between two moments beside this process and its children."""
+    busy, stolen, total, own = (now - then for now, then in zip(after, before, strict=True))
+    if total <= 0:
+        return Activity(others=0.0, stolen=0.0)
+    return Activity(others=max(0.0, busy - own) / total, stolen=stolen / total)
 
 
 def memory_available(root: Path = ROOT) -> int:

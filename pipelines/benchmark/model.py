@@ -93,6 +93,16 @@ class Machine(Strict):
         return f"{self.cpu.model}, {self.cpu.granted} CPUs"
 
 
+class Activity(Strict):
+    """What else happened during a run, as shares of the time of all processors that the kernel shows.
+
+    ``others``: what other programs used; ``stolen``: what a hypervisor gave to other machines.
+    """
+
+    others: float
+    stolen: float
+
+
 class Summary(Strict):
     """The samples in their unit: the median with its confidence interval, and percentiles."""
 
@@ -142,6 +152,7 @@ class Run(Strict):
     repeats: int
     processes: int
     machine: Machine
+    activity: Activity
     results: tuple[Result, ...]
 
     @property

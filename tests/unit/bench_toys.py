@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, override
 
 from pipelines.benchmark import stats
-from pipelines.benchmark.model import Cpu, Gpu, Machine, Parameters, Result, Run
+from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, Parameters, Result, Run
 from pipelines.benchmark.workload import Workload
 
 CPU = Cpu(model="Toy", architecture="x86_64", count=4, cores=4, usable=4, flags=("sse2", "avx", "avx2", "fma"))
@@ -21,7 +21,7 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def noise(
-    level: float, *, calls: int = 40, processes: int = 3, seed: int = 1, scatter: float = 0.005
+    level: float, *, calls: int = 25, processes: int = 3, seed: int = 1, scatter: float = 0.005
 ) -> list[list[float]]:
     """Samples around a level, scattered relative to it."""
     generator = random.Random(seed)
@@ -44,7 +44,8 @@ def run(*results: Result, day: int = 0, **changes: Any) -> Run:
     began = BEGAN + timedelta(days=day)
     one = Run(
         id=f"{began:%Y%m%d}-toy", label="", started=began, ended=began + timedelta(minutes=2), seed=1, repeats=30,
-        processes=3, machine=MACHINE, results=results or (result(noise(100.0)),),
+        processes=3, machine=MACHINE, activity=Activity(others=0.0, stolen=0.0),
+        results=results or (result(noise(100.0)),),
     )  # fmt: skip
     return one.model_copy(update=changes)
 

@@ -30,14 +30,14 @@ def test_slower_is_a_regression(slower: float) -> None:
 
 @pytest.mark.parametrize("level", [100.0, 99.9, 110.0])
 def test_as_fast_and_faster_is_none(level: float) -> None:
-    assert only(result(noise(100.0)), result(noise(level, seed=2))).verdict == "no regression"
+    assert only(result(noise(100.0)), result(noise(level, seed=5))).verdict == "no regression"
 
 
 def test_where_lower_is_better_more_is_a_regression() -> None:
     latency = {"unit": "ms", "direction": "lower"}
     before = result(noise(10.0), **latency)
-    slower = only(before, result(noise(11.0, seed=2), **latency))
-    faster = only(before, result(noise(9.0, seed=2), **latency))
+    slower = only(before, result(noise(11.0, seed=5), **latency))
+    faster = only(before, result(noise(9.0, seed=5), **latency))
     assert (slower.verdict, faster.verdict) == ("regression", "no regression")
     assert slower.change == pytest.approx(-0.1, abs=0.01)
     assert slower.low is not None
@@ -46,15 +46,15 @@ def test_where_lower_is_better_more_is_a_regression() -> None:
 
 
 def test_a_sure_but_small_change_is_no_regression() -> None:
-    one = only(result(noise(100.0)), result(noise(99.2, seed=2)))
+    one = only(result(noise(100.0)), result(noise(99.2, seed=5)))
     assert one.verdict == "no regression"
     assert one.p is not None
     assert one.p < 0.01
-    assert only(result(noise(100.0)), result(noise(99.2, seed=2)), Rule(minimum=0.005)).verdict == "regression"
+    assert only(result(noise(100.0)), result(noise(99.2, seed=5)), Rule(minimum=0.005)).verdict == "regression"
 
 
 def test_wide_intervals_show_nothing() -> None:
-    one = only(result(noise(100.0, scatter=0.2)), result(noise(97.0, seed=2, scatter=0.2)))
+    one = only(result(noise(100.0, scatter=0.2)), result(noise(97.0, seed=5, scatter=0.2)))
     assert one.verdict == "inconclusive"
     assert one.reason.startswith("the interval is too wide")
 
@@ -89,11 +89,12 @@ def test_what_is_not_comparable_shows_nothing(changes: dict[str, Any], said: str
     assert one.reason.startswith(said)
 
 
-def test_a_suspect_figure_is_no_pass_and_a_slower_one_is_still_slower() -> None:
+def test_a_suspect_figure_shows_nothing() -> None:
     hot: dict[str, Any] = {"status": "suspect", "reasons": ("its clock is held down",)}
-    assert only(result(noise(100.0)), result(noise(100.0, seed=2), **hot)).reason.startswith("suspect now: its clock")
-    slower = only(result(noise(100.0)), result(noise(50.0, seed=2), **hot))
-    assert (slower.verdict, slower.reason.endswith("its clock is held down")) == ("regression", True)
+    assert only(result(noise(100.0)), result(noise(100.0, seed=5), **hot)).reason.startswith("suspect now: its clock")
+    slower = only(result(noise(100.0)), result(noise(50.0, seed=5), **hot))
+    assert (slower.verdict, slower.p) == ("inconclusive", None)
+    assert slower.change == pytest.approx(-0.5, abs=0.01)
     assert only(result(noise(50.0), **hot), result(noise(100.0))).reason.startswith("suspect before")
 
 

@@ -110,6 +110,24 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], runtime
     assert "a control group grants 1.5 of 4 CPUs" in machine.conditions(found, "cpu")
 
 
+def test_what_others_did_meanwhile(tmp_path: Path) -> None:
+    """Of 100 s of processors 50 were busy, 20 of them for us; 5 were stolen."""
+    root = tree(tmp_path, {"proc/stat": "cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 1 2 3\n"})
+    before = machine.ticks(root)
+    hertz = os.sysconf("SC_CLK_TCK")
+    assert before[:3] == (200 / hertz, 0, 1200 / hertz)
+    after = machine.Ticks(before.busy + 50, before.stolen + 5, before.total + 100, before.own + 20)
+    found = machine.activity(before, after)
+    assert found.others == pytest.approx(0.3)
+    assert found.stolen == pytest.approx(0.05)
+    assert machine.activity(before, before).others == 0
+    assert limits.disturbed(found) == [
+        "other programs used 30% of the processors meanwhile",
+        "the hypervisor gave 5% of the processors to other machines meanwhile",
+    ]
+    assert machine.ticks().total > machine.ticks().busy > 0
+
+
 def test_this_machine() -> None:
     found = machine.fingerprint()
     assert 1 <= found.cpu.granted <= found.cpu.usable <= len(os.sched_getaffinity(0))
