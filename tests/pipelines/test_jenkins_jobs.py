@@ -36,7 +36,7 @@ def freestyle() -> dict[str, jobs.Element]:
 
 
 def test_each_pipeline_has_a_job(defined: dict[str, jobs.Element]) -> None:
-    kinds = ("change-gate", "images", "nightly", "release", "site-deploy")
+    kinds = ("benchmark", "change-gate", "images", "nightly", "release", "site-deploy")
     assert sorted(defined) == [f"deep-{kind}" for kind in kinds]
     for name, job in defined.items():
         assert job.tag == jobs.PIPELINE

@@ -115,7 +115,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(server: Server, proxy: Prox
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ((), ["deep-change-gate", "deep-images", "deep-nightly", "deep-release", "deep-site-deploy"]),
+        ((), [f"deep-{name}" for name in ("benchmark", "change-gate", "images", "nightly", "release", "site-deploy")]),
         (("--freestyle",), ["deep-change-gate-freestyle", "deep-nightly-freestyle"]),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import pytest
 import typer
 import yaml
 
+from pipelines.benchmark.store import BASELINES, Store
 from pipelines.jenkins.jenkinsfile import steps
 from pipelines.jenkins.jenkinsfile.syntax import credentials, syntax
 from pipelines.jenkins.runner.run import Job, Outcome, run
 from sqa import gate
 from testbed import cli
 from testbed.paths import repo_root
-from tests.unit import test_quality_tree
+from tests.unit import bench_toys, test_quality_tree
 from tests.unit.jenkinsfile_samples import OURS, library, read
 from tools import generated, jenkins_stages
 
@@ -29,22 +32,30 @@ for one; do
   said="$said $one"
 done
 echo "$said" >> "$RECORD"
-case "$said" in $FAILS) exit 1;; esac
+case "$said" in
+  $FAILS) exit 1;;
+  $REAL) exec "$PYTHON" -c "from testbed.cli import main; main()" "$@";;
+esac
 """
 
 
 class Build:
-    """One run of a pipeline of ours, with what its commands were."""
+    """One run of a pipeline of ours, with what its commands were; ``real``: those of deep that are really called."""
 
-    def __init__(self, name: str, folder: Path, *, fails: str = "", **options: Any) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, fails: str = "", real: str = "", more: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
         record = folder / "record"
+        record.unlink(missing_ok=True)
         for program in ("make", ".venv/bin/deep"):
             path = folder / program
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(STAND_IN.format(name=path.name))
             path.chmod(0o755)
         env = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record), "FAILS": fails or "nothing"}
-        env["DEEP_RELEASE_KEY"] = "FINGERPRINT"
+        env |= {"REAL": real or "nothing", "PYTHON": sys.executable, "PYTHONPATH": str(repo_root())}
+        env |= {"DEEP_RELEASE_KEY": "FINGERPRINT", **(more or {})}
         secrets = {name: f"deep:made up {name}" for name in credentials()}
         self.outcome: Outcome = run(
             read()[f"{name}.Jenkinsfile"], library(), Job(folder, env, secrets=secrets, **options)
@@ -53,7 +64,9 @@ class Build:
 
 
 def test_every_pipeline_is_there() -> None:
-    assert [path.stem for path in OURS] == ["change-gate", "images", "nightly", "release", "site-deploy"]
+    assert [path.stem for path in OURS] == [
+        "benchmark", "change-gate", "images", "nightly", "release", "site-deploy",
+    ]  # fmt: skip
 
 
 def test_the_change_gate_runs_everything_that_holds_a_change_back(tmp_path: Path) -> None:
@@ -109,6 +122,60 @@ def test_images_are_built_verified_and_scanned(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert build.commands == wanted
     assert Build("images", tmp_path / "other", fails="deep\\ artifacts\\ verify").commands == wanted[:3]
+
+
+STORE = "/nowhere/bench"
+AGENT = {"DEEP_BENCH_STORE": STORE, "BUILD_TAG": "jenkins-deep-benchmark-1"}
+MEASURED = [
+    "make install", f"deep bench run --store {STORE} --label jenkins-deep-benchmark-1",
+    f"deep bench gate --store {STORE} --junit reports/bench.xml",
+]  # fmt: skip
+REPORT = f"deep bench report --store {STORE} --output reports/bench.html"
+
+
+def test_a_node_is_measured_held_against_its_baseline_and_reported(tmp_path: Path) -> None:
+    build = Build("benchmark", tmp_path, more=AGENT)
+    assert build.outcome.result == "SUCCESS"
+    assert build.commands == [*MEASURED, REPORT]
+    build = Build("benchmark", tmp_path, more=AGENT, parameters={"LABEL": "new; make test"})
+    assert build.commands[1] == f"deep bench run --store {STORE} --label <new; make test>"
+
+
+@pytest.mark.parametrize("step", range(len(MEASURED)))
+def test_the_report_of_a_node_is_written_whatever_fails(tmp_path: Path, step: int) -> None:
+    build = Build("benchmark", tmp_path, more=AGENT, fails=MEASURED[step].replace(" ", "\\ "))
+    assert build.outcome.result == "FAILURE"
+    assert build.commands == [*MEASURED[: step + 1], REPORT]
+    assert build.outcome.of("junit", "archiveArtifacts") == ["reports/bench.xml", "reports/**"]
+
+
+def test_nothing_is_measured_where_the_agent_names_no_store(tmp_path: Path) -> None:
+    for more in ({}, {"DEEP_BENCH_STORE": ""}):
+        build = Build("benchmark", tmp_path, more=more)
+        assert (build.outcome.result, build.commands) == ("FAILURE", MEASURED[:1])
+
+
+def test_a_node_fails_without_a_baseline_and_when_it_gets_slower(tmp_path: Path) -> None:
+    """Gate and report are the real ones; what was measured is made up."""
+    store = Store(tmp_path / "store")
+    reports = tmp_path / "reports"
+
+    def build(*samples: list[float], day: int) -> tuple[str, list[str]]:
+        store.append(bench_toys.run(bench_toys.result(samples), day=day))
+        more = {**AGENT, "DEEP_BENCH_STORE": str(store.folder)}
+        outcome = Build("benchmark", tmp_path, more=more, real="deep bench [gr][ae]*").outcome
+        assert f"{day + 1:02}-toy" in (reports / "bench.html").read_text()
+        return outcome.result, [one.rpartition(": ")[2] for one in outcome.of("failed")]
+
+    assert build(*bench_toys.noise(100.0), day=0) == ("FAILURE", ["ended with 2"]), "no baseline yet"
+    assert not (reports / "bench.xml").exists()
+    store.set_baseline(store.get("latest"))
+    assert build(*bench_toys.noise(100.0, seed=5), day=1) == ("SUCCESS", [])
+    assert build(*bench_toys.noise(90.0, seed=3), day=2) == ("FAILURE", ["ended with 1"])
+    assert ET.parse(reports / "bench.xml").getroot().find("testsuite/testcase/failure") is not None
+    (store.folder / BASELINES).unlink()
+    assert build(*bench_toys.noise(90.0, seed=4), day=3) == ("FAILURE", ["ended with 2"])
+    assert not (reports / "bench.xml").exists(), "verdicts of an earlier build are not this one's"
 
 
 GO = {"Deploy what the dry run shows?": True, "Bring what is in testing into production?": True}
