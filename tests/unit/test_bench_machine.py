@@ -79,7 +79,8 @@ def test_what_the_kernel_does_not_say_is_not_there(tmp_path: Path) -> None:
 
 V2 = {
     "proc/self/cgroup": "0::/kubepods/pod1/c1\n",
-    "sys/fs/cgroup/kubepods/pod1/c1/cpu.max": "max 100000\n",
+    "sys/fs/cgroup/kubepods/pod1/c1/cpu.max": "300000 100000\n",
+    "sys/fs/cgroup/kubepods/cpu.max": "max 100000\n",
     "sys/fs/cgroup/kubepods/pod1/cpu.max": "150000 100000\n",
     "sys/fs/cgroup/kubepods/pod1/c1/memory.max": "2147483648\n",
     "run/secrets/kubernetes.io/serviceaccount/token": "x",

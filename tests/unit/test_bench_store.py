@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,15 +126,10 @@ def test_a_run_of_another_schema_is_refused_and_not_lost(store: Store, version: 
 
 
 def test_writers_wait_for_each_other(store: Store) -> None:
-    writers = [
-        threading.Thread(target=Store(store.folder).append, args=(run().model_copy(update={"id": f"run-{at}"}),))
-        for at in range(8)
-    ]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
-    assert {one["id"] for one in store.runs()} == {f"run-{at}" for at in range(8)}
+    runs = [run().model_copy(update={"id": f"run-{at}"}) for at in range(8)]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda one: Store(store.folder).append(one), runs))
+    assert {one["id"] for one in store.runs()} == {one.id for one in runs}
     assert store.damaged() == []
 
 
