@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True)
 baseline_app = typer.Typer(no_args_is_help=True, help="What later runs are held against.")
 app.add_typer(baseline_app, name="baseline")
 
+LIBRARIES = ("numpy", "ruptures", "scipy")
 COLOURS = {
     "valid": "green", "no regression": "green", "suspect": "yellow", "inconclusive": "yellow", "invalid": "red",
     "regression": "red",
@@ -71,7 +73,7 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
 ) -> None:
     """Measure workloads on this machine and keep the run; exit status 1 when one has no figure."""
     places = chosen(workloads or [])
-    store = Store(folder)
+    store = _store(folder)
     store.prepare()
     plan = engine.Plan(threads=threads, repeats=repeats, processes=processes, limit=limit, label=label)
     done = engine.run(places, plan, lambda text: err.print(text, markup=False))
@@ -86,7 +88,7 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
 @app.command("list")
 def list_runs(folder: Folder = None, as_json: Json = False) -> None:
     """Show the runs there are, the newest first."""
-    store = Store(folder)
+    store = _store(folder)
     data = {"ok": True, "runs": store.runs(), "baselines": store.baselines(), "damaged": store.damaged()}
     emit(data, as_json, _listing)
 
@@ -102,7 +104,7 @@ def compare(  # pylint: disable=too-many-positional-arguments  # they are option
     as_json: Json = False,
 ) -> None:
     """Compare run B with run A; shows a verdict, and exits with 0 whatever it is ('gate' does not)."""
-    store, rule = Store(folder), comparing.Rule(minimum, level)
+    store, rule = _store(folder), comparing.Rule(minimum, level)
     old, new = store.get(before), store.get(after)
     outcomes = comparing.compared(old.results, new.results, rule, across=across)
     data = {"ok": True, "before": old.id, "after": new.id}
@@ -125,7 +127,7 @@ def gate(  # pylint: disable=too-many-positional-arguments  # they are options: 
     as_json: Json = False,
 ) -> None:
     """Let a run through that is no slower than its baseline; exit status 1 for a slower one and for one not shown."""
-    store, rule = Store(folder), comparing.Rule(minimum, level)
+    store, rule = _store(folder), comparing.Rule(minimum, level)
     new = store.get(reference)
     old = _held_against(store, new, baseline)
     outcomes = comparing.compared([one for _, one in old], new.results, rule)
@@ -147,7 +149,7 @@ def show_history(
     as_json: Json = False,
 ) -> None:
     """Show figures over time, and where a new level begins."""
-    found = Store(folder).history(workload, device)
+    found = _store(folder).history(workload, device)
     emit({"ok": True, "series": [_series(one) for one in found]}, as_json, _history_tables)
 
 
@@ -160,7 +162,7 @@ def write_report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML file: latest figures, their history, how the samples lie, the machines."""
-    write_atomic(output, report.render(Store(folder), workload, device))
+    write_atomic(output, report.render(_store(folder), workload, device))
     emit({"ok": True, "report": output}, as_json, lambda data: f"written: {data['report']}")
 
 
@@ -172,7 +174,7 @@ def export_run(
     as_json: Json = False,
 ) -> None:
     """Write a run with the keys of DEEP's benchmark module, for whatever reads its results."""
-    document = export.deep(Store(folder).get(reference))
+    document = export.deep(_store(folder).get(reference))
     if output is None:
         print(export.as_json(document), end="")
         return
@@ -183,7 +185,7 @@ def export_run(
 @baseline_app.command("set")
 def set_baseline(reference: Reference = LATEST, folder: Folder = None, as_json: Json = False) -> None:
     """Hold later runs on the same device models against this one."""
-    store = Store(folder)
+    store = _store(folder)
     new = store.get(reference)
     devices = store.set_baseline(new)
     emit(
@@ -196,9 +198,20 @@ def set_baseline(reference: Reference = LATEST, folder: Folder = None, as_json: 
 @baseline_app.command("show")
 def show_baselines(folder: Folder = None, as_json: Json = False) -> None:
     """Show the baseline of each device model."""
-    found = Store(folder).baselines()
+    found = _store(folder).baselines()
     rows = [list(one) for one in found.items()]
     emit({"ok": True, "baselines": found}, as_json, lambda _: _table(["device", "run"], rows))
+
+
+def _store(folder: Path | None) -> Store:
+    """The store, where the libraries are there that its figures are made and judged with."""
+    lacking = [name for name in LIBRARIES if find_spec(name) is None]
+    if lacking:
+        raise DeepError(
+            "deep bench needs libraries that are not installed", found=f"no {', '.join(lacking)}",
+            needed="the extra 'benchmark'", next_step="pip install 'deep-testbed[benchmark]'",
+        )  # fmt: skip
+    return Store(folder)
 
 
 def _held_against(store: Store, new: Run, baseline: str | None) -> list[tuple[Run, Result]]:

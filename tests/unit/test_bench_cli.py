@@ -234,6 +234,12 @@ def test_the_export_of_a_gpu_and_of_times() -> None:
     assert document["training"]["empty"]["num_batches"] is None
 
 
+def test_libraries_that_are_not_installed_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "scipy" else object())
+    with pytest.raises(DeepError, match=r"not installed \(found: no scipy; needed: the extra 'benchmark'\)"):
+        call("run")
+
+
 def test_entering_the_room_imports_no_library_of_numbers() -> None:
     code = "import sys, testbed.cli.bench; print(sorted({'numpy', 'scipy', 'ruptures', 'pynvml'} & set(sys.modules)))"
     done = subprocess.run(
