@@ -20,8 +20,6 @@ from pipelines.release.store import Store, read_state
 from testbed.errors import DeepError
 from testbed.files import sha256_of
 
-# What readers say of an index that is not there, was cut, or is something else.
-UNREADABLE = (DeepError, OSError, EOFError, zlib.error, ElementTree.ParseError, UnicodeDecodeError, KeyError)
 AHEAD = 600  # seconds that the clocks of two machines may differ
 SPACE = "{http://linux.duke.edu/metadata/%s}"
 
@@ -98,8 +96,8 @@ class _Look:
                 names = {one.file: one.sha256 for one in self.state.of(suite, platform, kind)}
                 try:
                     listed = self._apt(of, suite) if kind == "deb" else self._yum(of)
-                except UNREADABLE as broken:
-                    self._say(f"{platform} {suite}: {broken}")
+                except (DeepError, OSError, EOFError, KeyError, ValueError, zlib.error, ElementTree.ParseError) as bad:
+                    self._say(f"{platform} {suite}: {bad}")
                     continue
                 if listed != names:
                     odd = sorted(name for name, _ in set(listed.items()) ^ set(names.items()))

@@ -15,7 +15,7 @@ from pipelines.release import evidence, programs
 from pipelines.release.candidate import FILES, SIGNATURE
 from pipelines.release.state import Stage
 from pipelines.release.steps import Release
-from pipelines.release.store import QUALITY, STATE
+from pipelines.release.store import QUALITY, STATE, Store, read_state
 from testbed.errors import DeepError
 from tests.unit import release_toys
 from tests.unit.release_toys import Workshop, in_production, replaced
@@ -135,6 +135,25 @@ def test_nor_is_one_whose_state_somebody_has_laid_there(release: Release, first:
     shutil.move(place, release.store.root / "set-aside")
     assert not release.stage(first)[1]
     assert release.verify()["ok"]
+
+
+def test_nor_is_one_that_says_something_else_of_itself(
+    release: Release, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as cut:
+        cut.setattr(Store, "carry_out", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            release.stage(first)
+    path = release.store.public / "states/deep-1/preview-0001" / STATE
+    whole = path.read_bytes()
+    said = read_state(path.parent)
+    replaced(path, said.model_copy(update={"commit": "0" * 40}).model_dump_json().encode())
+    with pytest.raises(DeepError, match="preview-0001 is not the state preview-0001"):
+        release.stage(first)
+    assert release.store.current("deep-1", "preview") is None
+    replaced(path, whole)
+    assert not release.stage(first)[1]
+    assert release.store.current("deep-1", "preview") == said
 
 
 def test_what_was_looked_at_is_what_was_copied(
