@@ -114,9 +114,10 @@ def test_a_key_that_cannot_sign_stands_in_nobodys_way(release: Release, shop: Wo
 def test_an_expired_key_is_named_before_anything_is_made(release: Release, shop: Workshop, first: Path) -> None:
     release.stage(first)
     late = shop.release(release.store.root, keys=(other_key(shop, expires="1d"), shop.key))
-    for step in (lambda: late.promote("1.0.0", "testing"), lambda: late.rollback("1.0.0", "preview")):
-        with pytest.raises(DeepError, match=r"the key [0-9A-F]{40} has expired"):
-            step()
+    with pytest.raises(DeepError, match=r"the key [0-9A-F]{40} has expired"):
+        late.promote("1.0.0", "testing")
+    with pytest.raises(DeepError, match=r"the key [0-9A-F]{40} has expired"):
+        late.rollback("1.0.0", "preview")
 
 
 def test_a_plan_looks_for_the_secret_key(release: Release, shop: Workshop, first: Path) -> None:
