@@ -193,6 +193,16 @@ def test_only_signers_who_are_committed_count(release: Release, shop: Workshop, 
         release.stage(again)
 
 
+def test_a_change_of_signers_that_git_overlooks_counts_for_nothing(release: Release, shop: Workshop) -> None:
+    argv = ["git", "update-index", "--assume-unchanged", ".sqa/signers"]
+    subprocess.run(argv, cwd=shop.root, check=True)
+    shop.signer.unlink()
+    subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", shop.signer], check=True, stdin=subprocess.DEVNULL)
+    (shop.root / ".sqa/signers").write_text(f"strangers {shop.signer.with_suffix('.pub').read_text()}")
+    with pytest.raises(DeepError, match=r"refused for 2 reasons .*no signature of .*; no signature of a known signer"):
+        release.stage(shop.candidate("1.0.0", kinds=("deb",)))
+
+
 def test_no_step_is_taken_beside_changes(release: Release, shop: Workshop, first: Path) -> None:
     release.stage(first)
     (shop.root / "stray").write_text("new")
