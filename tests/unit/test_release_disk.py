@@ -39,50 +39,58 @@ def release(shop: Workshop, tmp_path: Path) -> Release:
     return shop.release(tmp_path / "store")
 
 
-def test_all_is_on_disk_before_it_is_to_be_seen(
-    release: Release, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
+@pytest.fixture
+def told(release: Release, first: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reached the disk while a candidate was staged, in its order."""
+    seen: list[str] = []
     fsync, rename, replace = os.fsync, os.rename, os.replace
 
     def synced(handle: int) -> None:
         fsync(handle)
-        told.append(f"fsync {Path(f'/proc/self/fd/{handle}').readlink()}")
+        seen.append(f"fsync {Path(f'/proc/self/fd/{handle}').readlink()}")
 
     def renamed(source: Path, target: Path) -> None:
         rename(source, target)
-        told.append(f"rename {source} {target}")
+        seen.append(f"rename {source} {target}")
 
     def replaced(source: Path, target: Path) -> None:
         replace(source, target)
-        told.append(f"replace {target}")
+        seen.append(f"replace {target}")
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "rename", renamed)
     monkeypatch.setattr(os, "replace", replaced)
     release.stage(first)
+    return seen
+
+
+def named(told: list[str], place: Path) -> int:
+    """When a place got its name."""
+    (at,) = (number for number, one in enumerate(told) if one.startswith("rename ") and one.endswith(f" {place}"))
+    return at
+
+
+@pytest.mark.parametrize("name", ["candidates/deep-1/1.0.0", "states/deep-1/preview-0001"])
+def test_all_is_on_disk_before_it_is_to_be_seen(release: Release, told: list[str], name: str) -> None:
+    place = release.store.public / name
+    at = named(told, place)
+    made = told[at].split()[1]
+    before = {one.removeprefix("fsync ") for one in told[:at]}
+    # Each file that is new, and each folder; of files with other names the first one was brought to disk.
+    new = [path for path in (place, *place.rglob("*")) if path.is_dir() or path.stat().st_nlink == 1]
+    wanted = {str(Path(made, path.relative_to(place))) for path in new}
+    assert wanted <= before, sorted(wanted - before)
+    assert f"fsync {place.parent}" in told[at:]
+
+
+def test_each_step_is_on_disk_before_the_next(release: Release, told: list[str]) -> None:
     public = release.store.public
-
-    def place_of(place: Path) -> tuple[int, str]:
-        (at,) = (number for number, one in enumerate(told) if one.startswith("rename ") and one.endswith(f" {place}"))
-        return at, told[at].split()[1]
-
-    for place in (public / "candidates/deep-1/1.0.0", public / "states/deep-1/preview-0001"):
-        at, made = place_of(place)
-        # Each file that is new, and each folder: before the place has its name.
-        before = {one.removeprefix("fsync ") for one in told[:at]}
-        new = [path for path in (place, *place.rglob("*")) if path.is_dir() or path.stat().st_nlink == 1]
-        # Of files with other names the first one was brought to disk.
-        wanted = {str(Path(made, path.relative_to(place))) for path in new}
-        assert wanted <= before, sorted(wanted - before)
-        assert f"fsync {place.parent}" in told[at:]
-    at, _ = place_of(public / "states/deep-1/preview-0001")
+    made = named(told, public / "states/deep-1/preview-0001")
+    kept = told.index(f"fsync {public / 'states/deep-1'}", made)
     link = told.index(f"replace {public / 'preview/deep-1'}")
-    after_link = told.index(f"fsync {public / 'preview'}", link)
-    lines = [number for number, one in enumerate(told) if one == f"fsync {release.store.journal.path}"]
-    intent, done = lines
-    named = told.index(f"fsync {public / 'states/deep-1'}", at)
-    assert intent < at < named < link < after_link < done
+    linked = told.index(f"fsync {public / 'preview'}", link)
+    intent, done = (number for number, one in enumerate(told) if one == f"fsync {release.store.journal.path}")
+    assert intent < made < kept < link < linked < done
     for folder in (public, public / "preview", public / "states", public / "states/deep-1"):
         assert f"fsync {folder.parent}" in told, folder
 
