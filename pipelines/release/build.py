@@ -21,7 +21,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.openpgp import Keyring
 from pipelines.release.packages import Workshop
 from pipelines.release.signing import Signer, SignRpm, provenance, rpm_signature_of, unsigned
-from sqa import tools, wrong
+from sqa import tools
 from sqa.sbom import TOOL
 from sqa.standard import Strict
 from testbed import files
@@ -168,13 +168,7 @@ def tool_versions() -> dict[str, str]:
 
 def read_inputs(folder: Path) -> Inputs:
     """What a candidate was built from; raises ``DeepError`` where it does not say."""
-    path = folder / INPUTS
-    try:
-        return Inputs.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise DeepError("this is no candidate", found=f"no {path}", next_step="deep release build makes one") from None
-    except ValidationError as refused:
-        raise DeepError(f"{path}: {wrong.explained(refused, Inputs)}", next_step="build the candidate anew") from None
+    return candidate.described(folder, INPUTS, Inputs)
 
 
 def build(

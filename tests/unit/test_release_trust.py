@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.release import build, packages, programs
+from pipelines.release import build, packages
 from pipelines.release import candidate as candidates
 from pipelines.release.candidate import SIGNATURE
 from pipelines.release.manifest import Declared, Product
@@ -21,7 +21,7 @@ from tests.unit import release_repository, release_toys
 from tests.unit.release_toys import NOW, Workshop, in_production, replaced
 from tests.unit.sqa_toys import commit
 
-pytestmark = pytest.mark.skipif(bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here")
+pytestmark = release_toys.NEEDS_PROGRAMS
 
 
 @pytest.fixture
