@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -96,6 +97,9 @@ def _seal(folder: Path, state: State, keyring: Keyring) -> None:
                 (dist / RELEASE).write_bytes(said)
                 (dist / INLINE).write_bytes(keyring.clear(said, state.key, state.time))
                 (dist / DETACHED).write_bytes(keyring.detached(said, state.key, state.time))
+                # Web servers tell by it, to the second, whether apt has to fetch it again.
+                for name in (RELEASE, INLINE, DETACHED):
+                    os.utime(dist / name, (state.time,) * 2)
             else:
                 data = folder / platform / suite / "repodata"
                 signature = keyring.detached((data / REPOMD).read_bytes(), state.key, state.time)

@@ -76,6 +76,14 @@ def test_it_follows_a_rollback(release: Release, shop: Workshop, apt: Apt) -> No
     assert apt.offered("tool") == "1.0.0"
 
 
+def test_each_seal_has_the_time_of_its_state(release: Release, shop: Workshop) -> None:
+    publish(release, shop.candidate("1.1.0", kinds=("deb",)), "1.1.0")
+    release.rollback("1.0.0", "production")
+    for state in release.store.states("deep-1"):
+        for seal in release.store.folder(state).glob("debian12/dists/*/*Release*"):
+            assert seal.stat().st_mtime == state.time
+
+
 def test_it_would_not_follow_one_whose_seal_is_the_old_one(release: Release, shop: Workshop, apt: Apt) -> None:
     publish(release, shop.candidate("1.1.0", kinds=("deb",)), "1.1.0")
     apt.update()
