@@ -21,8 +21,8 @@ from typing import override
 from benchmarks.testbed import PAGE, ROOT, machine, reached, record, table
 from pipelines.benchmark import compare, engine, method
 from pipelines.benchmark.cpu import Gemm64
-from pipelines.benchmark.model import Parameters, Result
-from pipelines.benchmark.workload import Workload
+from pipelines.benchmark.model import Parameters, Plan, Result
+from pipelines.benchmark.workload import Resources, Workload
 
 PART = "power"
 KERNEL = "benchmarks.benchmark_power:Kernel"
@@ -60,7 +60,7 @@ class Kernel(Gemm64):
 class Spin(Workload):
     """Nothing but a millisecond."""
 
-    name, unit, direction = "spin", "ms", "lower"
+    name, unit = "spin", "ms"
 
     @property
     def parameters(self) -> Parameters:
@@ -68,7 +68,7 @@ class Spin(Workload):
         return {}
 
     @override
-    def setup(self, threads: int) -> None:
+    def setup(self, resources: Resources) -> None:
         """Nothing to make."""
 
     @override
@@ -102,7 +102,7 @@ def spin(seconds: float) -> None:
 def measured(delay: float, processes: int) -> Result:
     """One result of the kernel, as ``deep bench run`` measures it with one thread."""
     parameters: dict[str, Parameters] = {"kernel": {"delay": delay}}
-    plan = engine.Plan(threads=1, processes=processes, parameters=parameters)
+    plan = Plan(threads=1, processes=processes, parameters=parameters)
     return engine.run({"kernel": KERNEL}, plan).results[0]
 
 
@@ -127,7 +127,7 @@ def overhead() -> float:
     rounds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        series = method.measure(Spin(), threads=1, repeats=30, limit=60, clock=time.perf_counter)
+        series = method.measure(Spin(), Resources(1), repeats=30, limit=60, clock=time.perf_counter)
         ours = time.perf_counter() - began
         calls = len(series.seconds) + series.dropped
         began = time.perf_counter()

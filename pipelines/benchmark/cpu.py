@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pipelines.benchmark import machine
 from pipelines.benchmark.model import Parameters
-from pipelines.benchmark.workload import Workload
+from pipelines.benchmark.workload import Resources, Workload
 from testbed.errors import DeepError
 from testbed.files import human
 from testbed.host import machine_name
@@ -44,6 +44,7 @@ class Gemm(Workload):
     def __init__(self, size: int = 1024) -> None:
         self.size = size
         self.work = 2.0 * size**3
+        self.traffic = 3.0 * np.dtype(self.dtype).itemsize * size**2
 
     @property
     def parameters(self) -> Parameters:
@@ -51,7 +52,7 @@ class Gemm(Workload):
         return {"size": self.size}
 
     @override
-    def setup(self, threads: int) -> None:
+    def setup(self, resources: Resources) -> None:
         """The number of threads is the BLAS's, from its environment."""
         generator = np.random.default_rng(SEED)
         self.left, self.right = (generator.random((self.size, self.size)).astype(self.dtype) for _ in range(2))
@@ -111,15 +112,15 @@ class Memory(Workload):
         """Size of each array."""
         return {"array_bytes": 8 * self.length}
 
-    def setup(self, threads: int) -> None:
+    def setup(self, resources: Resources) -> None:
         """Each thread touches its part first, so that the memory is near to it."""
         size = self.asked or array_size(machine.caches())
         self._require(size * self.arrays)
         self.length = size // 8
         self.work = 8.0 * self.length * self.arrays
-        step = -(-self.length // threads)
+        step = -(-self.length // resources.threads)
         self.parts = [slice(at, min(at + step, self.length)) for at in range(0, self.length, step)]
-        self.pool = ThreadPoolExecutor(threads)
+        self.pool = ThreadPoolExecutor(resources.threads)
         self.data = [np.empty(self.length) for _ in range(self.arrays)]
         self._together(self._fill)
 

@@ -8,7 +8,6 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,17 @@ from typing import Any
 import pipelines
 from pipelines.benchmark import gpu, limits, stats
 from pipelines.benchmark.machine import activity, fingerprint, ticks
-from pipelines.benchmark.model import Activity, Machine, Parameters, Result, Run
+from pipelines.benchmark.model import UNITS, Activity, Machine, Plan, Result, Run
 from pipelines.benchmark.workload import THREAD_VARIABLES, Workload, load
 from testbed.errors import DeepError
 
 # Seconds that a process may need beside its calls: importing libraries, making data, checking the result.
 BESIDE = 300
 LONGEST_REASON = 300
+# What is said of a workload whose processes have all died.
+UNKNOWN: dict[str, Any] = {"parameters": {}, "work": 0.0, "traffic": None}
 
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to measure: threads (nothing: as many as this process may use), steady calls in each process, processes.
-
-    ``limit``: seconds within which a process has to be steady. ``parameters``: of workloads by name, for their own.
-    """
-
-    threads: int | None = None
-    repeats: int = 30
-    processes: int = 5
-    limit: float = 120.0
-    seed: int = field(default_factory=stats.new_seed)
-    label: str = ""
-    parameters: Mapping[str, Parameters] = field(default_factory=dict)
 
 
 def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> Run:
@@ -48,7 +33,7 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
     began = datetime.now(UTC)
     machine = fingerprint()
     workloads = {name: load(place) for name, place in places.items()}
-    if any(one.kind == "gpu" for one in workloads.values()):
+    if plan.device == "gpu":
         gpu.require_real(machine)
     threads = plan.threads or machine.cpu.granted
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
@@ -70,7 +55,7 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
     """What a process says of a workload; one that ends otherwise than it should says why not."""
     job = {
         "place": place, "parameters": dict(plan.parameters.get(name, {})), "threads": threads,
-        "repeats": plan.repeats, "limit": plan.limit,
+        "device": plan.device, "gpus": plan.gpus, "repeats": plan.repeats, "limit": plan.limit,
     }  # fmt: skip
     root = str(Path(pipelines.__file__).resolve().parent.parent)
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": root}
@@ -98,10 +83,13 @@ def _result(
     threads: int,
     outcomes: list[dict[str, Any]],
 ) -> Result:
-    named: dict[str, Any] = next((one for one in outcomes if "parameters" in one), {"parameters": {}, "work": 0.0})
+    named: dict[str, Any] = next(
+        (one for one in outcomes if "parameters" in one), {"parameters": {}, "work": 0.0, "traffic": None}
+    )
     result = Result(
-        workload=workload.name, device=machine.device(workload.kind), unit=workload.unit, direction=workload.direction,
-        parameters=named["parameters"], threads=threads, work=named["work"], status="invalid",
+        workload=workload.name, device=machine.device(plan.device), unit=workload.unit,
+        direction=UNITS[workload.unit][0], parameters=named["parameters"], threads=threads, work=named["work"],
+        traffic=named["traffic"], status="invalid",
         reasons=tuple(dict.fromkeys(one["invalid"] for one in outcomes if "invalid" in one)),
         samples=tuple(tuple(one["samples"]) for one in outcomes if "samples" in one),
         dropped=tuple(one["dropped"] for one in outcomes if "samples" in one),
@@ -109,9 +97,9 @@ def _result(
     if result.reasons:
         return result
     summary = stats.summary(result.samples, plan.seed)
-    known = limits.quantity(workload.name, workload.kind, machine, threads)
-    status, reasons = limits.judged(summary.median, workload.unit, known, machine, workload.kind)
-    if status == "valid" and workload.kind == "cpu" and (reasons := limits.disturbed(meanwhile)):
+    known = limits.quantity(workload.name, plan.device, machine, threads)
+    status, reasons = limits.judged(summary.median, workload.unit, known, machine, plan.device)
+    if status == "valid" and plan.device == "cpu" and (reasons := limits.disturbed(meanwhile)):
         status = "suspect"
     changes = {"status": status, "reasons": tuple(reasons), "summary": None if status == "invalid" else summary}
     return result.model_copy(update=changes)

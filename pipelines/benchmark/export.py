@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from pipelines.benchmark.model import Machine, Result, Run
+from pipelines.benchmark.model import UNITS, Machine, Result, Run
 from sqa.reports import junit
 
 # Times as deephdc/benchmarks_cnn_api writes them.
@@ -84,9 +84,10 @@ def _seconds(result: Result) -> float | None:
     """What the steady calls took together."""
     if not result.pooled:
         return None
-    if result.direction == "lower":
-        return sum(result.pooled) / 1e3
-    return sum(result.work / value / 1e9 for value in result.pooled)
+    direction, one = UNITS[result.unit]
+    if direction == "lower":
+        return sum(result.pooled) * result.work * one
+    return sum(result.work / value / one for value in result.pooled)
 
 
 def _case(outcome: Mapping[str, Any], lenient: bool) -> ET.Element:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pipelines.benchmark.stats import BATCH, warm_up
-from pipelines.benchmark.workload import Workload
+from pipelines.benchmark.workload import Resources, Workload
 
 Clock = Callable[[], float]
 
@@ -23,12 +23,12 @@ class InvalidError(Exception):
     """There is no figure, for this reason."""
 
 
-def measure(workload: Workload, *, threads: int, repeats: int, limit: float, clock: Clock) -> Series:
+def measure(workload: Workload, resources: Resources, *, repeats: int, limit: float, clock: Clock) -> Series:
     """At least ``repeats`` calls in a steady state, with a right result at the end.
 
     Raises ``InvalidError`` where the calls are not steady within ``limit`` seconds, or their result is wrong.
     """
-    workload.setup(threads)
+    workload.setup(resources)
     try:
         series = _steady(workload, repeats, limit, clock)
         wrong = workload.check()

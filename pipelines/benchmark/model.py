@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
 from typing import Literal
+
+from pydantic import Field
 
 from sqa.standard import Strict
 
@@ -11,7 +14,17 @@ SCHEMA = 1
 
 Status = Literal["valid", "suspect", "invalid"]
 Direction = Literal["higher", "lower"]
+Device = Literal["cpu", "gpu"]
 Parameters = dict[str, int | float | str]
+# Units of figures: which direction is better, and how many FLOP, bytes, images or seconds make one of it.
+UNITS: dict[str, tuple[Direction, float]] = {
+    "GFLOP/s": ("higher", 1e9),
+    "GB/s": ("higher", 1e9),
+    "img/s": ("higher", 1.0),
+    "sequences/s": ("higher", 1.0),
+    "ms": ("lower", 1e-3),
+    "us": ("lower", 1e-6),
+}
 
 
 class Cpu(Strict):
@@ -118,7 +131,8 @@ class Summary(Strict):
 class Result(Strict):
     """One workload: ``samples`` in ``unit``, a list for each process, without the ``dropped`` calls that warmed up.
 
-    ``work``: FLOP or bytes of one call. An invalid result has no summary.
+    ``work``: FLOP, bytes or examples of one call; ``traffic``: bytes that a call has to move at least, where that is
+    known of one whose work is FLOP. An invalid result has no summary.
     """
 
     workload: str
@@ -128,6 +142,7 @@ class Result(Strict):
     parameters: Parameters
     threads: int
     work: float
+    traffic: float | None = None
     status: Status
     reasons: tuple[str, ...] = ()
     samples: tuple[tuple[float, ...], ...] = ()
@@ -140,8 +155,46 @@ class Result(Strict):
         return [value for process in self.samples for value in process]
 
 
+class Plan(Strict):
+    """How to measure: threads (nothing: as many as the process may use), steady calls in each process, processes.
+
+    ``limit``: seconds within which a process has to be steady. ``parameters``: of workloads by name, for their own.
+    ``gpus``: how many a workload may use that uses several.
+    """
+
+    device: Device = "cpu"
+    gpus: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    repeats: int = Field(default=30, ge=1)
+    processes: int = Field(default=5, ge=1)
+    limit: float = Field(default=120.0, gt=0)
+    seed: int = Field(default_factory=lambda: random.SystemRandom().randrange(2**31))
+    label: str = ""
+    parameters: dict[str, Parameters] = Field(default_factory=dict)
+
+
+class Specification(Strict):
+    """What to measure and how: the same document wherever it runs. ``workloads``: all of the device where none is."""
+
+    schema_version: Literal[1] = 1
+    workloads: tuple[str, ...] = ()
+    plan: Plan = Plan()
+
+
+class Submission(Strict):
+    """How a run came to its machine, in seconds of the clock of the one who submitted it.
+
+    ``waited``: until the job said its first word; ``overhead``: all that was not the run itself.
+    """
+
+    backend: str
+    job: str
+    waited: float
+    overhead: float
+
+
 class Run(Strict):
-    """What one call of ``deep bench run`` has measured."""
+    """What one call of ``deep bench run`` has measured; ``submission``: nothing where it ran right there."""
 
     schema_version: Literal[1] = 1
     id: str
@@ -154,6 +207,7 @@ class Run(Strict):
     machine: Machine
     activity: Activity
     results: tuple[Result, ...]
+    submission: Submission | None = None
 
     @property
     def ok(self) -> bool:

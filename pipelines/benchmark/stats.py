@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +112,3 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
     low, high = np.percentile(values, (50 * (1 - CONFIDENCE), 100 - 50 * (1 - CONFIDENCE)))
     return float(low), float(high)
-
-
-def new_seed() -> int:
-    """A seed to be kept with what was drawn by it."""
-    return random.SystemRandom().randrange(2**31)

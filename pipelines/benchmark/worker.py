@@ -15,15 +15,18 @@ def work(job: dict[str, Any], clock: method.Clock = time.perf_counter) -> dict[s
     """Measure the workload of a job; ``invalid`` or ``error`` says why there are no samples."""
     one = workload.load(job["place"])(**job["parameters"])
     try:
-        series = method.measure(
-            one, threads=job["threads"], repeats=job["repeats"], limit=job["limit"], clock=clock
-        )  # fmt: skip
+        resources = workload.Resources(job["threads"], job["device"], job["gpus"])
+        series = method.measure(one, resources, repeats=job["repeats"], limit=job["limit"], clock=clock)
     except method.InvalidError as invalid:
-        return {"parameters": one.parameters, "work": one.work, "invalid": str(invalid)}
+        return _about(one) | {"invalid": str(invalid)}
     except DeepError as wrong:
         return {"error": wrong.as_dict()}
     samples = [one.value(seconds) for seconds in series.seconds]
-    return {"parameters": one.parameters, "work": one.work, "samples": samples, "dropped": series.dropped}
+    return _about(one) | {"samples": samples, "dropped": series.dropped}
+
+
+def _about(one: workload.Workload) -> dict[str, Any]:
+    return {"parameters": one.parameters, "work": one.work, "traffic": one.traffic}
 
 
 if __name__ == "__main__":

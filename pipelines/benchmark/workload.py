@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple
 
-from pipelines.benchmark.model import Direction, Parameters
+from pipelines.benchmark.model import UNITS, Device, Parameters
 from testbed.errors import DeepError
 
-# Where each is defined. They are imported by the processes that measure: libraries read their number of threads once.
-WORKLOADS = {
-    "gemm-fp64": "pipelines.benchmark.cpu:Gemm64",
-    "gemm-fp32": "pipelines.benchmark.cpu:Gemm32",
-    "memory-copy": "pipelines.benchmark.cpu:Copy",
-    "memory-triad": "pipelines.benchmark.cpu:Triad",
+# Where each is defined, by the device it runs on. They are imported by the processes that measure: libraries read
+# their number of threads once.
+WORKLOADS: dict[Device, dict[str, str]] = {
+    "cpu": {
+        "gemm-fp64": "pipelines.benchmark.cpu:Gemm64",
+        "gemm-fp32": "pipelines.benchmark.cpu:Gemm32",
+        "memory-copy": "pipelines.benchmark.cpu:Copy",
+        "memory-triad": "pipelines.benchmark.cpu:Triad",
+    },
+    "gpu": {},
 }
 # Variables by which the libraries that may be below numpy are told how many threads to use.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
+class Resources(NamedTuple):
+    """What a workload may use: threads of processors, and how many GPUs where the device is ``gpu``."""
+
+    threads: int
+    device: Device = "cpu"
+    gpus: int = 1
+
+
 class Workload(ABC):
     """Something that is done again and again, with a known amount of work.
 
-    ``unit`` is that of its figure: ``GFLOP/s`` or ``GB/s`` (10^9 a second) where ``direction`` is ``higher``, ``ms``
-    for one call where it is ``lower``. ``work``: FLOP or bytes of one call, known after ``setup``.
+    ``unit`` is that of its figure, one of ``UNITS``; where less is better it is the time of one call, or of one of the
+    ``work`` things that a call does. ``work``: FLOP, bytes or examples of one call, known after ``setup``.
+    ``traffic``: bytes that a call has to move at least, where its work is FLOP.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    direction: ClassVar[Direction] = "higher"
-    kind: ClassVar[Literal["cpu", "gpu"]] = "cpu"
-    work: float = 0.0
+    work: float = 1.0
+    traffic: float | None = None
 
     @property
     @abstractmethod
@@ -39,7 +52,7 @@ class Workload(ABC):
         """What makes figures comparable: sizes and types."""
 
     @abstractmethod
-    def setup(self, threads: int) -> None:
+    def setup(self, resources: Resources) -> None:
         """Make the data; raises ``DeepError`` where the machine has no room for them."""
 
     @abstractmethod
@@ -56,7 +69,8 @@ class Workload(ABC):
 
     def value(self, seconds: float) -> float:
         """The figure of a call that took so long, in ``unit``."""
-        return self.work / seconds / 1e9 if self.direction == "higher" else seconds * 1e3
+        direction, one = UNITS[self.unit]
+        return self.work / seconds / one if direction == "higher" else seconds / self.work / one
 
 
 def load(place: str) -> type[Workload]:
@@ -66,12 +80,13 @@ def load(place: str) -> type[Workload]:
     return found
 
 
-def chosen(names: list[str]) -> dict[str, str]:
-    """The workloads of these names and where they are; all where none is named."""
-    unknown = [name for name in names if name not in WORKLOADS]
+def chosen(names: Iterable[str], device: Device) -> dict[str, str]:
+    """The workloads of these names and where they are; all of a device where none is named."""
+    there, names = WORKLOADS[device], tuple(names)
+    unknown = [name for name in names if name not in there]
     if unknown:
         raise DeepError(
-            "no such workload", found=", ".join(unknown), needed=f"some of {', '.join(WORKLOADS)}",
-            next_step="deep bench run --help",
+            f"no such workload for the {device.upper()}", found=", ".join(unknown),
+            needed=f"some of {', '.join(there)}", next_step="deep bench run --help",
         )  # fmt: skip
-    return {name: WORKLOADS[name] for name in dict.fromkeys(names or WORKLOADS)}
+    return {name: there[name] for name in dict.fromkeys(names or there)}

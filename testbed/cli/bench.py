@@ -12,10 +12,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.benchmark import backends, engine, export, history, report
 from pipelines.benchmark import compare as comparing
-from pipelines.benchmark import engine, export, history, report
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Result, Run
+from pipelines.benchmark.model import Device, Plan, Result, Run, Specification
 from pipelines.benchmark.store import LATEST, Series, Store
 from pipelines.benchmark.workload import WORKLOADS, chosen
 from testbed.cli.options import Json
@@ -28,6 +28,7 @@ baseline_app = typer.Typer(no_args_is_help=True, help="What later runs are held 
 app.add_typer(baseline_app, name="baseline")
 
 LIBRARIES = ("numpy", "ruptures", "scipy")
+LOCAL = "local"
 COLOURS = {
     "valid": "green", "no regression": "green", "suspect": "yellow", "inconclusive": "yellow", "invalid": "red",
     "regression": "red",
@@ -35,7 +36,12 @@ COLOURS = {
 
 
 def _complete_workload(incomplete: str) -> list[str]:
-    return [name for name in WORKLOADS if name.startswith(incomplete)]
+    names = dict.fromkeys(name for there in WORKLOADS.values() for name in there)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _complete_backend(incomplete: str) -> list[str]:
+    return [name for name in (LOCAL, *backends.BACKENDS) if name.startswith(incomplete)]
 
 
 Folder = Annotated[
@@ -65,20 +71,34 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
     ] = None,
     repeats: Annotated[int, typer.Option(min=comparing.FEWEST, help="Steady calls in each process, at least.")] = 30,
     processes: Annotated[int, typer.Option(min=1, max=100, help="Fresh processes for each workload.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as this process may use.")] = None,
+    device: Annotated[Device, typer.Option(help="What to measure.")] = "cpu",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs for workloads that use several.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as the process may use.")] = None,
     limit: Annotated[float, typer.Option(min=1, help="Seconds within which a process has to be steady.")] = 120.0,
     label: Annotated[str, typer.Option(help="A word to find the run by, such as a version.")] = "",
+    where: Annotated[
+        str, typer.Option("--on", help="Where to run it: a back end.", autocompletion=_complete_backend)
+    ] = LOCAL,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="NAME=VALUE", help="A setting of the back end.")
+    ] = None,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Measure workloads on this machine and keep the run; exit status 1 when one has no figure."""
-    places = chosen(workloads or [])
+    """Measure workloads here or where a back end runs them, and keep the run; exit status 1 when one has no figure."""
+    places = chosen(workloads or [], device)
+    plan = Plan(
+        device=device, gpus=gpus, threads=threads, repeats=repeats, processes=processes, limit=limit, label=label
+    )  # fmt: skip
+    backend = _backend(where, options or [])
     store = _store(folder)
     store.prepare()
-    plan = engine.Plan(threads=threads, repeats=repeats, processes=processes, limit=limit, label=label)
-    done = engine.run(places, plan, lambda text: err.print(text, markup=False))
+    if backend is None:
+        done = engine.run(places, plan, _progress)
+    else:
+        done = backends.run(backend, Specification(workloads=tuple(places), plan=plan), _progress)
     store.append(done)
-    notes = conditions(done.machine, "cpu")
+    notes = conditions(done.machine, device)
     data = {"ok": done.ok, "run": done.model_dump(mode="json"), "conditions": notes}
     emit(data, as_json, lambda _: _run_table(done, notes))
     if not done.ok:
@@ -214,6 +234,24 @@ def _store(folder: Path | None) -> Store:
     return Store(folder)
 
 
+def _backend(where: str, options: list[str]) -> backends.Backend | None:
+    """The back end that was named, ``None`` for this machine."""
+    pairs = [one.partition("=") for one in options]
+    if bad := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise DeepError("--option takes a name and a value", found=bad[0], needed="NAME=VALUE")
+    if where == LOCAL and options:
+        raise DeepError("this machine takes no options", found=options[0], next_step="name a back end with --on")
+    if where == LOCAL:
+        return None
+    if where not in backends.BACKENDS:
+        raise DeepError("no such back end", found=where, needed=f"one of {', '.join((LOCAL, *backends.BACKENDS))}")
+    return backends.load(where, {name: value for name, _, value in pairs})
+
+
+def _progress(text: str) -> None:
+    err.print(text, markup=False)
+
+
 def _held_against(store: Store, new: Run, baseline: str | None) -> list[tuple[Run, Result]]:
     if baseline is None:
         return store.baseline_of(new)
@@ -241,6 +279,9 @@ def _run_table(done: Run, notes: list[str]) -> Group:
         rows.append([one.workload, *figures, len(one.pooled), _status(one.status), "; ".join(one.reasons)])
     table = _table(["workload", "median", "95 % interval", "calls", "status", "why"], rows)
     what = Text(f"run {done.id}, {done.results[0].device}, {done.results[0].threads} threads")
+    if done.submission:
+        way = done.submission
+        what.append(f"\n{way.backend} {way.job}: began after {way.waited:.1f} s, {way.overhead:.1f} s beside the run")
     return Group(table, what, *(Text(f"may slow it down: {one}", style="yellow") for one in notes))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal, override
+from typing import Any, override
 
 from pipelines.benchmark import stats
 from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, Parameters, Result, Run
-from pipelines.benchmark.workload import Workload
+from pipelines.benchmark.workload import Resources, Workload
 
 CPU = Cpu(model="Toy", architecture="x86_64", count=4, cores=4, usable=4, flags=("sse2", "avx", "avx2", "fma"))
 MACHINE = Machine(
@@ -65,7 +65,6 @@ class Scripted(Workload):
 
     name = "scripted"
     unit = "ms"
-    direction = "lower"
 
     def __init__(self, clock: Clock, seconds: Iterable[float], wrong: str | None = None) -> None:
         self.clock, self.seconds, self.wrong = clock, iter(seconds), wrong
@@ -76,8 +75,8 @@ class Scripted(Workload):
         return {}
 
     @override
-    def setup(self, threads: int) -> None:
-        self.state.append(f"set up for {threads}")
+    def setup(self, resources: Resources) -> None:
+        self.state.append(f"set up for {resources.threads}")
 
     def run(self) -> None:
         self.clock.now += next(self.seconds)
@@ -87,13 +86,6 @@ class Scripted(Workload):
 
     def teardown(self) -> None:
         self.state.append("torn down")
-
-
-class OnGpu(Scripted):
-    """Wants a GPU."""
-
-    name = "on-gpu"
-    kind: ClassVar[Literal["cpu", "gpu"]] = "gpu"
 
 
 class Dies(Scripted):

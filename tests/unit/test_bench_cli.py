@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.benchmark import engine, export, report
-from pipelines.benchmark.model import Result
+from pipelines.benchmark.model import Plan, Result
 from pipelines.benchmark.store import Store
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
@@ -57,7 +57,7 @@ def slower(store: Store, level: float = 90.0, day: int = 3) -> None:
 def test_run_keeps_what_was_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def instead(places: Any, plan: engine.Plan, note: Any) -> Any:
+    def instead(places: Any, plan: Plan, note: Any) -> Any:
         asked.append((places, plan))
         return run(day=5, label=plan.label)
 
@@ -225,7 +225,7 @@ def test_the_export_has_the_keys_of_deep(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_export_of_a_gpu_and_of_times() -> None:
-    latency = result([[2.0, 4.0]], "latency", unit="ms", direction="lower")
+    latency = result([[2.0, 4.0]], "latency", unit="ms", direction="lower", work=1.0)
     empty = invalid(workload="empty")
     document = export.deep(run(latency, empty, machine=MACHINE.model_copy(update={"gpus": (H200,)})))
     assert document["machine_config"]["gpu_info"] == {"count": 1, "model": "NVIDIA H200", "memory": 150 << 30}

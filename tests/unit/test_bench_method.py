@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.benchmark import cpu, engine, machine, worker, workload
 from pipelines.benchmark.method import InvalidError, measure
-from pipelines.benchmark.model import Activity, Parameters
+from pipelines.benchmark.model import Activity, Parameters, Plan
+from pipelines.benchmark.workload import Resources
 from testbed.errors import DeepError
 from tests.unit import bench_toys
 from tests.unit.bench_toys import Clock, Scripted
@@ -26,7 +27,7 @@ def measured(seconds: Any, *, repeats: int = 30, limit: float = 60.0, wrong: str
     """What a scripted workload gives, and the workload."""
     clock = Clock()
     one = Scripted(clock, seconds, wrong)
-    return measure(one, threads=3, repeats=repeats, limit=limit, clock=clock), one
+    return measure(one, Resources(3), repeats=repeats, limit=limit, clock=clock), one
 
 
 def test_the_warm_up_is_left_out() -> None:
@@ -65,11 +66,12 @@ def test_the_collector_is_as_before_and_what_was_taken_is_given_back_whatever_ha
     clock = Clock()
     one = Scripted(clock, [])
     with pytest.raises(StopIteration):
-        measure(one, threads=1, repeats=30, limit=1, clock=clock)
+        measure(one, Resources(1), repeats=30, limit=1, clock=clock)
     assert one.state[-1] == "torn down"
     assert gc.isenabled()
 
 
+CPU = workload.WORKLOADS["cpu"]
 SMALL: dict[str, Parameters] = {
     "gemm-fp64": {"size": 64},
     "gemm-fp32": {"size": 64},
@@ -78,11 +80,11 @@ SMALL: dict[str, Parameters] = {
 SMALL["memory-triad"] = SMALL["memory-copy"]
 
 
-@pytest.mark.parametrize("name", workload.WORKLOADS)
+@pytest.mark.parametrize("name", CPU)
 def test_a_workload_does_what_it_says_and_notices_when_not(name: str) -> None:
-    one: Any = workload.load(workload.WORKLOADS[name])(**SMALL[name])
+    one: Any = workload.load(CPU[name])(**SMALL[name])
     assert one.name == name
-    one.setup(3)
+    one.setup(Resources(3))
     one.run()
     assert one.check() is None
     assert one.work == {"memory-copy": 2 << 16, "memory-triad": 3 << 16}.get(name, 2 * 64**3)
@@ -95,9 +97,9 @@ def test_a_workload_does_what_it_says_and_notices_when_not(name: str) -> None:
 
 
 def test_without_a_call_the_result_is_wrong() -> None:
-    for name, place in workload.WORKLOADS.items():
+    for name, place in CPU.items():
         one: Any = workload.load(place)(**SMALL[name])
-        one.setup(2)
+        one.setup(Resources(2))
         assert "wrong" in one.check()
         one.teardown()
 
@@ -116,13 +118,13 @@ def test_arrays_are_far_larger_than_the_caches() -> None:
 def test_a_machine_without_room_for_the_arrays_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory_available", lambda: 100 << 20)
     with pytest.raises(DeepError, match=r"not enough memory for memory-triad.*found: .*100.*needed:"):
-        cpu.Triad(64 << 20).setup(1)
+        cpu.Triad(64 << 20).setup(Resources(1))
 
 
 def test_an_unknown_workload_is_told_with_those_there_are() -> None:
     with pytest.raises(DeepError, match=r"gemm-fp65.*gemm-fp64"):
-        workload.chosen(["gemm-fp64", "gemm-fp65"])
-    assert list(workload.chosen(["memory-copy", "memory-copy"])) == ["memory-copy"]
+        workload.chosen(["gemm-fp64", "gemm-fp65"], "cpu")
+    assert list(workload.chosen(["memory-copy", "memory-copy"], "cpu")) == ["memory-copy"]
 
 
 def test_a_process_says_why_there_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +132,8 @@ def test_a_process_says_why_there_are_no_samples(monkeypatch: pytest.MonkeyPatch
         "place": "pipelines.benchmark.cpu:Gemm64",
         "parameters": {"size": 16},
         "threads": 1,
+        "device": "cpu",
+        "gpus": 1,
         "repeats": 30,
         "limit": 9,
     }
@@ -142,8 +146,8 @@ def test_a_process_says_why_there_are_no_samples(monkeypatch: pytest.MonkeyPatch
 def test_a_run_measures_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     notes: list[str] = []
-    plan = engine.Plan(threads=1, processes=2, parameters=SMALL, label="here")
-    done = engine.run({"gemm-fp64": workload.WORKLOADS["gemm-fp64"]}, plan, notes.append)
+    plan = Plan(threads=1, processes=2, parameters=SMALL, label="here")
+    done = engine.run({"gemm-fp64": CPU["gemm-fp64"]}, plan, notes.append)
     one = done.results[0]
     if one.status != "invalid":  # a busy machine may not let it become steady, and then says so
         assert one.summary is not None
@@ -160,11 +164,11 @@ def test_a_run_measures_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatc
 def test_other_work_meanwhile_makes_a_figure_suspect(
     monkeypatch: pytest.MonkeyPatch, others: float, stolen: float, said: str
 ) -> None:
-    outcome = {"parameters": {}, "work": 1.0, "samples": [1.0] * 30, "dropped": 0}
+    outcome = {"parameters": {}, "work": 1.0, "traffic": None, "samples": [1.0] * 30, "dropped": 0}
     monkeypatch.setattr(engine, "_process", lambda *_: outcome)
     for busy, status in ((Activity(others=others, stolen=stolen), "suspect"), (Activity(others=0, stolen=0), "valid")):
         monkeypatch.setattr(engine, "activity", lambda *_, busy=busy: busy)
-        (one,) = engine.run({"memory-copy": workload.WORKLOADS["memory-copy"]}, engine.Plan(threads=1)).results
+        (one,) = engine.run({"memory-copy": CPU["memory-copy"]}, Plan(threads=1)).results
         assert one.status == status
         assert one.summary is not None
         assert (said in " ".join(one.reasons)) == (status == "suspect")
@@ -178,7 +182,7 @@ def test_the_number_of_threads_is_told_to_the_libraries(monkeypatch: pytest.Monk
         raise subprocess.TimeoutExpired("worker", 1)
 
     monkeypatch.setattr(subprocess, "run", instead)
-    done = engine.run({"gemm-fp64": workload.WORKLOADS["gemm-fp64"]}, engine.Plan(threads=3, processes=1))
+    done = engine.run({"gemm-fp64": CPU["gemm-fp64"]}, Plan(threads=3, processes=1))
     assert {seen[name] for name in workload.THREAD_VARIABLES} == {"3"}
     assert done.results[0].status == "invalid"
     assert "a call hangs" in done.results[0].reasons[0]
@@ -186,7 +190,7 @@ def test_the_number_of_threads_is_told_to_the_libraries(monkeypatch: pytest.Monk
 
 
 def test_a_process_that_dies_makes_the_result_invalid() -> None:
-    done = engine.run({"dies": f"{PLACE}Dies"}, engine.Plan(threads=1, processes=1))
+    done = engine.run({"dies": f"{PLACE}Dies"}, Plan(threads=1, processes=1))
     assert done.results[0].status == "invalid"
     assert "RuntimeError: no such luck" in done.results[0].reasons[0]
     assert done.results[0].summary is None
@@ -205,11 +209,11 @@ def test_a_process_that_dies_makes_the_result_invalid() -> None:
 def test_no_figure_is_made_without_a_real_gpu(monkeypatch: pytest.MonkeyPatch, gpus: Any, said: str) -> None:
     monkeypatch.setattr(engine, "fingerprint", lambda: bench_toys.MACHINE.model_copy(update={"gpus": gpus}))
     with pytest.raises(DeepError, match=said):
-        engine.run({"on-gpu": f"{PLACE}OnGpu"}, engine.Plan(threads=1, processes=1))
+        engine.run({"scripted": f"{PLACE}Scripted"}, Plan(device="gpu", processes=1))
 
 
 def test_what_a_process_refuses_reaches_the_user() -> None:
-    too_large = engine.Plan(threads=1, processes=1, parameters={"memory-copy": {"array_bytes": 1 << 50}})
+    too_large = Plan(threads=1, processes=1, parameters={"memory-copy": {"array_bytes": 1 << 50}})
     with pytest.raises(DeepError, match="not enough memory") as refused:
-        engine.run({"memory-copy": workload.WORKLOADS["memory-copy"]}, too_large)
+        engine.run({"memory-copy": CPU["memory-copy"]}, too_large)
     assert refused.value.host

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import benchmark_power as power
 from benchmarks import testbed
+from pipelines.benchmark.workload import Resources
 from tests.unit.bench_toys import noise, result
 
 
@@ -14,7 +15,7 @@ def test_the_planted_delay_is_within_the_call_and_unknown_to_the_comparison(monk
     monkeypatch.setattr(power, "spin", spun.append)
     slow, plain = power.Kernel(delay=0.25), power.Kernel()
     for one in (slow, plain):
-        one.setup(1)
+        one.setup(Resources(1))
         one.run()
         assert one.check() is None
     assert spun == [0.25]

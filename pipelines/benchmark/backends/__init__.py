@@ -1,0 +1,137 @@
+"""Where a specification runs: each back end submits it by the interface of its scheduler and brings the run back."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from pipelines.benchmark.model import Run, Specification, Submission
+from sqa import wrong
+from sqa.standard import Strict
+from testbed.errors import CHECK_FAILED, DeepError
+
+# Where each is defined; imported when it is used.
+BACKENDS: dict[str, str] = {}
+# How a job can end without a run.
+Fate = Literal["failed", "out of memory", "cancelled", "lost", "refused"]
+FATES: dict[Fate, str] = {
+    "failed": "failed",
+    "out of memory": "ran out of memory",
+    "cancelled": "was cancelled",
+    "lost": "was lost",
+    "refused": "was refused",
+}
+Note = Callable[[str], None]
+Clock = Callable[[], float]
+
+
+class End(NamedTuple):
+    """How a job ended, and what the scheduler says of it."""
+
+    fate: Fate
+    reason: str
+
+
+class Backend(Strict, ABC):
+    """One way to run a specification somewhere else; its fields are what a user may set with ``--option``.
+
+    ``timeout``: seconds from the submission until the run has to be here.
+    """
+
+    name: ClassVar[str]
+    timeout: float = Field(default=3600.0, gt=0)
+
+    @abstractmethod
+    def submit(self, specification: Specification) -> str:
+        """Have it run; returns what the scheduler calls the job. Raises ``DeepError`` where it is not taken."""
+
+    @abstractmethod
+    def lines(self, job: str) -> Iterator[str | None]:
+        """What the job says on its standard output, line by line until it has ended.
+
+        ``None`` at least every few seconds, so that the caller can look at the time.
+        """
+
+    @abstractmethod
+    def end(self, job: str) -> End:
+        """How a job ended that has said nothing of a run."""
+
+    @abstractmethod
+    def remove(self, job: str) -> None:
+        """End the job where it still runs, and leave nothing of it."""
+
+
+def load(name: str, options: dict[str, str]) -> Backend:
+    """The back end of this name with these options; raises ``DeepError`` for what it does not know."""
+    module, _, found = BACKENDS[name].partition(":")
+    kind: type[Backend] = getattr(importlib.import_module(module), found)
+    try:
+        return kind.model_validate(options)
+    except ValidationError as refused:
+        raise DeepError(
+            f"the back end {name} does not take these options", found=wrong.explained(refused, kind),
+            needed=f"some of {', '.join(kind.model_fields)}", next_step="docs/benchmarks.md describes them",
+        ) from refused  # fmt: skip
+
+
+def run(
+    backend: Backend, specification: Specification, note: Note = lambda _: None, clock: Clock = time.monotonic
+) -> Run:
+    """The run that a back end brings back, with how long the way took.
+
+    Raises ``DeepError`` where there is none: never is a figure made of a job that ended otherwise than it should.
+    """
+    submitted = clock()
+    job = backend.submit(specification)
+    note(f"{backend.name}: submitted {job}")
+    try:
+        found, waited = _followed(backend, job, submitted, note, clock)
+    finally:
+        backend.remove(job)
+    elapsed = clock() - submitted
+    measured = (found.ended - found.started).total_seconds()
+    submission = Submission(backend=backend.name, job=job, waited=waited, overhead=max(0.0, elapsed - measured))
+    return found.model_copy(update={"submission": submission})
+
+
+def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: Clock) -> tuple[Run, float]:
+    waited: float | None = None
+    for line in backend.lines(job):
+        if clock() - submitted > backend.timeout:
+            raise _without(
+                backend, job, "did not end in time", f"nothing after {backend.timeout:g} s", "--option timeout="
+            )
+        said = _document(line)
+        if said is None:
+            continue
+        waited = clock() - submitted if waited is None else waited
+        if "note" in said:
+            note(said["note"])
+        elif "error" in said:
+            raise DeepError(**said["error"])
+        else:
+            return Run.model_validate(said["run"]), waited
+    ended = backend.end(job)
+    raise _without(backend, job, FATES[ended.fate], ended.reason)
+
+
+def _without(backend: Backend, job: str, fate: str, reason: str, next_step: str | None = None) -> DeepError:
+    return DeepError(
+        f"there are no figures: the job {fate}", host=f"{backend.name} {job}", found=reason, next_step=next_step,
+        exit_code=CHECK_FAILED,
+    )  # fmt: skip
+
+
+def _document(line: str | None) -> dict[str, Any] | None:
+    """One of the job's own documents; anything else that a line may be is none."""
+    try:
+        said = json.loads(line or "")
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and said.keys() & {"note", "run", "error"} else None

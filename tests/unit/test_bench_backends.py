@@ -1,0 +1,148 @@
+"""What all back ends have in common: a run is brought back, or it is said why there is none; nothing is left."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar, override
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.benchmark import backends, engine, job
+from pipelines.benchmark.backends import Backend, End
+from pipelines.benchmark.model import Plan, Specification
+from testbed.cli import bench as cli
+from testbed.errors import DeepError
+from tests.unit.bench_toys import Clock, run
+
+SPECIFICATION = Specification(workloads=("gemm-fp64",), plan=Plan(processes=1))
+RUN = run()
+
+
+class Toy(Backend):
+    """Says what it is told to, each line ten seconds after the one before."""
+
+    name = "toy"
+    clock: ClassVar[Clock]
+    said: ClassVar[list[str | None]]
+    ended: ClassVar[End] = End("failed", "exit status 7")
+    removed: ClassVar[list[str]]
+    size: int = 1
+
+    @override
+    def submit(self, specification: Specification) -> str:
+        return f"job of {', '.join(specification.workloads)}"
+
+    @override
+    def lines(self, job: str) -> Iterator[str | None]:
+        for line in self.said:
+            self.clock.now += 10
+            yield line
+
+    @override
+    def end(self, job: str) -> End:
+        return self.ended
+
+    @override
+    def remove(self, job: str) -> None:
+        self.removed.append(job)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends.BACKENDS, "toy", f"{__name__}:Toy")
+    Toy.clock, Toy.removed, Toy.ended = Clock(), [], End("failed", "exit status 7")
+    done = json.dumps({"run": RUN.model_dump(mode="json")})
+    Toy.said = [None, "a warning of a library", '{"note": "gemm-fp64, process 1 of 1"}', "17", done]
+
+
+def brought(**options: str) -> Any:
+    return backends.run(backends.load("toy", options), SPECIFICATION, clock=Toy.clock)
+
+
+def test_a_run_comes_back_with_how_long_the_way_took() -> None:
+    notes: list[str] = []
+    done = backends.run(Toy(), SPECIFICATION, notes.append, Toy.clock)
+    assert done.results == RUN.results
+    assert done.submission is not None
+    assert done.submission.backend == "toy"
+    assert done.submission.waited == 30
+    assert done.submission.overhead == 0  # the toy's clock runs 50 seconds, the run says that it took two minutes
+    assert notes == ["toy: submitted job of gemm-fp64", "gemm-fp64, process 1 of 1"]
+    assert Toy.removed == ["job of gemm-fp64"]
+
+
+@pytest.mark.parametrize("fate", backends.FATES)
+def test_a_job_without_a_run_is_never_a_figure(fate: backends.Fate) -> None:
+    Toy.said.pop()
+    Toy.ended = End(fate, "the scheduler's reason")
+    with pytest.raises(DeepError, match=f"no figures: the job {backends.FATES[fate]}.*the scheduler's reason") as told:
+        brought()
+    assert told.value.exit_code == 1
+    assert Toy.removed == ["job of gemm-fp64"]
+
+
+def test_what_the_job_refuses_reaches_the_user() -> None:
+    Toy.said[-1] = json.dumps({"error": DeepError("no GPU to measure", host="node2").as_dict()})
+    with pytest.raises(DeepError, match="node2: no GPU to measure"):
+        brought()
+    assert Toy.removed
+
+
+def test_a_job_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(DeepError, match=r"did not end in time.*nothing after 45 s"):
+        brought(timeout="45")
+    assert Toy.removed
+
+
+def test_an_interrupted_wait_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Iterator[str | None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Toy, "lines", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        brought()
+    assert Toy.removed
+
+
+def test_options_are_checked_before_anything_is_submitted() -> None:
+    with pytest.raises(DeepError, match=r"toy does not take these options.*size.*needed: some of timeout, size"):
+        backends.load("toy", {"size": "large"})
+    with pytest.raises(DeepError, match="colour"):
+        backends.load("toy", {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--on", "moon"], "no such back end"),
+        (["--on", "toy", "-o", "size"], "--option takes a name and a value"),
+        (["-o", "size=3"], "this machine takes no options"),
+    ],
+)
+def test_a_wrong_call_is_told(words: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
+    done = CliRunner().invoke(cli.app, ["run", *words])
+    assert said in str(done.exception)
+    assert not Toy.removed
+
+
+def test_the_job_says_its_run_or_its_error_as_documents(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(places: Any, plan: Plan, note: Any) -> Any:
+        note(f"{', '.join(places)}, {plan.processes}")
+        return RUN
+
+    monkeypatch.setattr(engine, "run", measured)
+    monkeypatch.setattr("sys.stdin", io.StringIO(SPECIFICATION.model_dump_json()))
+    assert job.main() == 0
+    noted, done = map(json.loads, capsys.readouterr().out.splitlines())
+    assert noted == {"note": "gemm-fp64, 1"}
+    assert done["run"]["id"] == RUN.id
+    for wrong, message in (('{"workloads": ["nonsense"]}', "no such workload"), ("{", "no specification")):
+        monkeypatch.setenv(job.VARIABLE, wrong)
+        assert job.main() == 1
+        assert json.loads(capsys.readouterr().out)["error"]["message"].startswith(message)
