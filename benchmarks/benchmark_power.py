@@ -1,7 +1,7 @@
 """Measure how far verdicts of ``deep bench`` can be trusted: what docs/performance.md says of them.
 
 A small matrix product is measured again and again, each result in fresh processes as ``deep bench run`` does it.
-Results of the same code are compared with each other, and with results of code that takes a little longer: by a real
+Each result is compared with the one before it, and some with results of code that takes a little longer: by a real
 delay within each call, of which the comparison knows nothing.
 """
 
@@ -16,16 +16,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import override
 
+from benchmarks.planted import MILLISECOND, Spin, spin
 from benchmarks.testbed import PAGE, ROOT, machine, reached, record, table
 from pipelines.benchmark import compare, engine, method
-from pipelines.benchmark.cpu import Gemm64
 from pipelines.benchmark.model import Parameters, Plan, Result
-from pipelines.benchmark.workload import Resources, Workload
+from pipelines.benchmark.workload import Resources
 
 PART = "power"
-KERNEL = "benchmarks.benchmark_power:Kernel"
+KERNEL = "benchmarks.planted:Kernel"
 SLOWER = (0.03, 0.05, 0.10)
 COMPARISONS = 200
 # Of so many comparisons without a change one is also made with each of the slower ones.
@@ -33,55 +32,6 @@ EVERY = 4
 # Percent: false alarms of comparisons without a change; what the harness adds to a call of a millisecond.
 FALSE_ALARMS, OVERHEAD = 1.0, 1.0
 ROUNDS = 50
-MILLISECOND = 1e-3
-
-
-class Kernel(Gemm64):
-    """A product of about a millisecond that takes ``delay`` seconds longer than it has to."""
-
-    name = "kernel"
-
-    def __init__(self, delay: float = 0.0) -> None:
-        super().__init__(size=320)
-        self.delay = delay
-
-    @property
-    def parameters(self) -> Parameters:
-        """Without the delay: the comparison must not know of it."""
-        return {"size": self.size}
-
-    @override
-    def run(self) -> None:
-        super().run()
-        if self.delay:
-            spin(self.delay)
-
-
-class Spin(Workload):
-    """Nothing but a millisecond."""
-
-    name, unit = "spin", "ms"
-
-    @property
-    def parameters(self) -> Parameters:
-        """None."""
-        return {}
-
-    @override
-    def setup(self, resources: Resources) -> None:
-        """Nothing to make."""
-
-    @override
-    def run(self) -> None:
-        spin(MILLISECOND)
-
-    @override
-    def check(self) -> str | None:
-        return None
-
-    @override
-    def teardown(self) -> None:
-        """Nothing to give back."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +40,6 @@ class Found:
 
     verdicts: dict[float, dict[str, int]]
     overhead: float
-
-
-def spin(seconds: float) -> None:
-    """Keep the processor for so long."""
-    ends = time.perf_counter() + seconds
-    while time.perf_counter() < ends:
-        pass
 
 
 def measured(delay: float, processes: int) -> Result:
@@ -113,11 +56,13 @@ def power(comparisons: int, processes: int) -> dict[float, dict[str, int]]:
         raise SystemExit(f"this machine does not become steady: {'; '.join(first.reasons)}")
     call = first.work / first.summary.median / 1e9
     verdicts: dict[float, Counter[str]] = {slower: Counter() for slower in (0.0, *SLOWER)}
+    before = first
     for at in range(comparisons):
-        before = measured(0.0, processes)
-        for slower in (0.0, *(SLOWER if at % EVERY == 0 else ())):
-            (outcome,) = compare.compared([before], [measured(slower * call, processes)])
+        after = {slower: measured(slower * call, processes) for slower in (*(SLOWER if at % EVERY == 0 else ()), 0.0)}
+        for slower, one in after.items():
+            (outcome,) = compare.compared([before], [one])
             verdicts[slower][outcome.verdict] += 1
+        before = after[0.0]
         print(f"{at + 1} of {comparisons}: {dict(verdicts[0.0])}", file=sys.stderr, flush=True)
     return {slower: dict(counted) for slower, counted in verdicts.items()}
 
@@ -173,7 +118,7 @@ def main() -> None:
     parser.add_argument(
         "--comparisons", type=int, default=COMPARISONS, help="without a change; a quarter as many with each"
     )
-    parser.add_argument("--processes", type=int, default=3, help="for each result")
+    parser.add_argument("--processes", type=int, default=8, help="for each result")
     options = parser.parse_args()
     began = time.monotonic()
     found = Found(power(options.comparisons, options.processes), overhead())

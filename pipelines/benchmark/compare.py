@@ -16,16 +16,15 @@ NO_REGRESSION: Literal["no regression"] = "no regression"
 INCONCLUSIVE: Literal["inconclusive"] = "inconclusive"
 Verdict = Literal["regression", "no regression", "inconclusive"]
 
-# Fewer steady calls on a side show nothing, whatever the tests say of them.
-FEWEST = 20
-SEED = 1
+# Of fewer processes on each side the test cannot say anything at a level of 1 %, if all of one side are worse.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When something is called slower: ``minimum`` is the least change that matters, relative to the median before.
+    """When something is called slower: shown to be worse by more than ``minimum``, relative to before.
 
-    ``level``: how likely one of the workloads of a comparison may be called slower though nothing has changed.
+    ``level``: how likely one of the workloads of a comparison may be called slower though it is not.
     """
 
     minimum: float = 0.02
@@ -61,7 +60,7 @@ def compared(
     old, new = {one.workload: one for one in before}, {one.workload: one for one in after}
     if not across:
         _require_same_devices(old, new)
-    outcomes = [_outcome(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    outcomes = [_outcome(name, old.get(name), new.get(name), rule.minimum) for name in dict.fromkeys([*old, *new])]
     tested = [one for one in outcomes if one.p is not None]
     corrected = dict(zip((one.workload for one in tested), stats.holm([one.p or 0.0 for one in tested]), strict=True))
     return [_decided(replace(one, p=corrected[one.workload]), rule) if one.p is not None else one for one in outcomes]
@@ -109,7 +108,7 @@ def _require_same_devices(old: Mapping[str, Result], new: Mapping[str, Result]) 
             )  # fmt: skip
 
 
-def _outcome(name: str, old: Result | None, new: Result | None) -> Outcome:
+def _outcome(name: str, old: Result | None, new: Result | None, minimum: float) -> Outcome:
     """The figures of a workload, ``p`` where they can be tested, else the reason why they cannot."""
     one = new or old
     if one is None:
@@ -122,7 +121,7 @@ def _outcome(name: str, old: Result | None, new: Result | None) -> Outcome:
             return replace(bare, reason=f"invalid {when}: {'; '.join(side.reasons)}")
     if old.summary is None or new.summary is None:
         return bare
-    change, low, high = stats.change(old.samples, new.samples, SEED)
+    change, low, high = stats.change(old.medians, new.medians)
     if new.direction == "lower":
         change, low, high = -change, -high, -low
     seen = replace(
@@ -131,7 +130,7 @@ def _outcome(name: str, old: Result | None, new: Result | None) -> Outcome:
     reason = _not_comparable(old, new)
     if reason:
         return replace(seen, reason=reason)
-    return replace(seen, p=stats.p_value(old.pooled, new.pooled, new.direction))
+    return replace(seen, p=stats.p_value(old.medians, new.medians, new.direction, minimum))
 
 
 def _not_comparable(old: Result, new: Result) -> str:
@@ -142,19 +141,17 @@ def _not_comparable(old: Result, new: Result) -> str:
     for side, when in ((old, "before"), (new, "now")):
         if side.status == "suspect":
             return f"suspect {when}: {'; '.join(side.reasons)}"
-    fewest = min(len(old.pooled), len(new.pooled))
-    return f"too few calls: {fewest}, needed {FEWEST}" if fewest < FEWEST else ""
+    fewest = min(len(old.samples), len(new.samples))
+    return f"too few processes: {fewest}, needed {FEWEST}" if fewest < FEWEST else ""
 
 
 def _decided(one: Outcome, rule: Rule) -> Outcome:
-    """Slower: sure, as much as matters, and beyond the interval. Not slower: the interval excludes what matters."""
+    """Slower: surely by more than what matters. Not slower: the interval excludes what matters."""
     if one.change is None or one.low is None or one.high is None or one.p is None:
         raise ValueError(one.workload)
     said = f"{one.change:+.1%} ({one.low:+.1%} to {one.high:+.1%})"
-    if one.p < rule.level and one.change <= -rule.minimum and one.high < 0:
+    if one.p < rule.level:
         return replace(one, verdict=REGRESSION, reason=said)
     if one.low > -rule.minimum:
         return replace(one, verdict=NO_REGRESSION, reason=said)
-    return replace(
-        one, reason=f"the interval is too wide: {said}, {rule.minimum:.1%} matter; more calls or processes help"
-    )
+    return replace(one, reason=f"the interval is too wide: {said}, {rule.minimum:.1%} matter; more processes help")

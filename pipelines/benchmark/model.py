@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from datetime import datetime
 from typing import Literal
 
@@ -154,6 +155,11 @@ class Result(Strict):
         """The samples of all processes."""
         return [value for process in self.samples for value in process]
 
+    @property
+    def medians(self) -> list[float]:
+        """One figure of each process: calls of one are alike, and are no independent samples."""
+        return [statistics.median(process) for process in self.samples]
+
 
 class Plan(Strict):
     """How to measure: threads (nothing: as many as the process may use), steady calls in each process, processes.
@@ -166,7 +172,7 @@ class Plan(Strict):
     gpus: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
     repeats: int = Field(default=30, ge=1)
-    processes: int = Field(default=5, ge=1)
+    processes: int = Field(default=8, ge=1)
     limit: float = Field(default=120.0, gt=0)
     seed: int = Field(default_factory=lambda: random.SystemRandom().randrange(2**31))
     label: str = ""

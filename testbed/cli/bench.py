@@ -69,8 +69,13 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
         list[str] | None,
         typer.Argument(metavar="[WORKLOAD]...", help="All where none is named.", autocompletion=_complete_workload),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=comparing.FEWEST, help="Steady calls in each process, at least.")] = 30,
-    processes: Annotated[int, typer.Option(min=1, max=100, help="Fresh processes for each workload.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Steady calls in each process, at least.")] = 30,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100, help=f"Fresh processes for each workload; fewer than {comparing.FEWEST} are not compared."
+        ),
+    ] = 8,
     device: Annotated[Device, typer.Option(help="What to measure.")] = "cpu",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs for workloads that use several.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as the process may use.")] = None,

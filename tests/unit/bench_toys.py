@@ -21,7 +21,7 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def noise(
-    level: float, *, calls: int = 25, processes: int = 3, seed: int = 1, scatter: float = 0.005
+    level: float, *, calls: int = 25, processes: int = 8, seed: int = 1, scatter: float = 0.005
 ) -> list[list[float]]:
     """Samples around a level, scattered relative to it."""
     generator = random.Random(seed)

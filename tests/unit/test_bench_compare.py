@@ -24,7 +24,7 @@ def test_slower_is_a_regression(slower: float) -> None:
     assert one.verdict == "regression"
     assert one.change == pytest.approx(-slower, abs=0.005)
     assert one.p is not None
-    assert one.p < 1e-6
+    assert one.p < 1e-3
     assert one.reason.startswith(f"{one.change:+.1%} (")
 
 
@@ -48,9 +48,9 @@ def test_where_lower_is_better_more_is_a_regression() -> None:
 def test_a_sure_but_small_change_is_no_regression() -> None:
     one = only(result(noise(100.0)), result(noise(99.2, seed=5)))
     assert one.verdict == "no regression"
-    assert one.p is not None
-    assert one.p < 0.01
-    assert only(result(noise(100.0)), result(noise(99.2, seed=5)), Rule(minimum=0.005)).verdict == "regression"
+    assert one.high is not None
+    assert one.high < 0
+    assert only(result(noise(100.0)), result(noise(99.2, seed=5)), Rule(minimum=0.002)).verdict == "regression"
 
 
 @pytest.mark.parametrize("level", [97.0, 100.0])
@@ -61,18 +61,22 @@ def test_wide_intervals_show_nothing(level: float) -> None:
 
 
 def test_processes_that_differ_among_themselves_show_nothing() -> None:
-    """One of three was slow, now all are: for a test of pooled samples that is sure, of processes it is not."""
-    before = result([*noise(100.0, processes=2), *noise(90.0, processes=1, seed=3)])
-    one = only(before, result(noise(90.0, seed=4)))
-    assert one.p is not None
-    assert one.p < 0.01
-    assert one.change == pytest.approx(-0.1, abs=0.01)
+    """Half were slow, now more are: of so many calls that would be sure, of the processes it is not."""
+    before = result([*noise(100.0, processes=4), *noise(90.0, processes=4, seed=3)])
+    one = only(before, result([*noise(100.0, processes=2, seed=4), *noise(90.0, processes=6, seed=5)]))
     assert one.verdict == "inconclusive"
 
 
-def test_too_few_calls_show_nothing() -> None:
-    one = only(result(noise(100.0)), result(noise(50.0, calls=19, processes=1)))
-    assert (one.verdict, one.reason) == ("inconclusive", "too few calls: 19, needed 20")
+@pytest.mark.parametrize(("processes", "verdict"), [(4, "inconclusive"), (5, "regression")])
+def test_too_few_processes_show_nothing(processes: int, verdict: str) -> None:
+    one = only(result(noise(100.0)), result(noise(50.0, processes=processes)))
+    assert one.verdict == verdict
+    assert (one.reason == "too few processes: 4, needed 5") == (processes == 4)
+
+
+def test_the_fewest_processes_can_show_something() -> None:
+    few = {"processes": compare.FEWEST, "seed": 2}
+    assert only(result(noise(100.0, processes=compare.FEWEST)), result(noise(50.0, **few))).verdict == "regression"
 
 
 @pytest.mark.parametrize(

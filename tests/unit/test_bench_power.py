@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import benchmark_power as power
-from benchmarks import testbed
+from benchmarks import planted, testbed
 from pipelines.benchmark.workload import Resources
 from tests.unit.bench_toys import noise, result
 
 
 def test_the_planted_delay_is_within_the_call_and_unknown_to_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     spun: list[float] = []
-    monkeypatch.setattr(power, "spin", spun.append)
-    slow, plain = power.Kernel(delay=0.25), power.Kernel()
+    monkeypatch.setattr(planted, "spin", spun.append)
+    slow, plain = planted.Kernel(delay=0.25), planted.Kernel()
     for one in (slow, plain):
         one.setup(Resources(1))
         one.run()
@@ -29,7 +29,7 @@ def test_comparisons_are_counted_by_what_was_planted(monkeypatch: pytest.MonkeyP
         return result(noise(100 / (1 + delay / call), seed=int(1e6 * delay) + 1), "kernel")
 
     monkeypatch.setattr(power, "measured", measured)
-    found = power.power(5, processes=3)
+    found = power.power(5, processes=8)
     assert found == {0.0: {"no regression": 5}, **{slower: {"regression": 2} for slower in power.SLOWER}}
 
 

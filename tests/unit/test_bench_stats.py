@@ -10,7 +10,6 @@ import pytest
 from scipy import stats as scipy_stats
 
 from pipelines.benchmark import history, stats
-from tests.unit.bench_toys import noise
 
 
 def gauss(level: float, count: int, seed: int) -> list[float]:
@@ -71,25 +70,36 @@ def test_processes_that_differ_widen_the_interval() -> None:
     assert apart.high - apart.low > 2 * (pooled.high - pooled.low)
 
 
-def test_the_shift_is_that_of_hodges_and_lehmann() -> None:
-    before, after = [1.0, 2.0, 3.0, 4.0, 10.0], [2.0, 3.0, 4.0, 5.0, 6.0]
-    by_hand = np.median([b - a for a in before for b in after]) / 3.0
-    shift, low, high = stats.change([before], [after], seed=1)
-    assert shift == by_hand
-    assert low <= shift <= high
+def test_the_change_is_that_of_hodges_and_lehmann() -> None:
+    before, after = [1.0, 2.0, 4.0, 5.0, 10.0], [2.0, 3.0, 4.0, 5.0, 6.0]
+    ratios = sorted(b / a - 1 for a in before for b in after)
+    # Of 25 ratios the third from each end: 12.5 - 1.96 * sqrt(25 * 11 / 12) is 3.1.
+    assert stats.change(before, after) == pytest.approx((ratios[12], ratios[2], ratios[-3]))
+    assert stats.change([1.0], [3.0]) == (2.0, 2.0, 2.0)
 
 
-def test_a_known_change_is_within_its_interval() -> None:
-    shift, low, high = stats.change(noise(100.0), noise(95.0, seed=5), seed=1)
-    assert low < -0.05 < high
-    assert shift == pytest.approx(-0.05, abs=0.004)
+def test_intervals_hold_a_known_change_as_often_as_they_say() -> None:
+    held = 0
+    for seed in range(400):
+        _, low, high = stats.change(gauss(1.0, 8, seed), gauss(0.95, 8, seed + 1000))
+        held += low <= -0.05 <= high
+    assert 0.92 <= held / 400 <= 0.98
 
 
 def test_the_test_asks_for_the_worse_side() -> None:
     before, after = gauss(10.0, 30, 1), gauss(9.5, 30, 2)
     theirs = scipy_stats.mannwhitneyu(after, before, alternative="less").pvalue
-    assert stats.p_value(before, after, "higher") == theirs < 0.001
-    assert stats.p_value(before, after, "lower") > 0.99
+    assert stats.p_value(before, after, "higher", 0.0) == theirs < 0.001
+    assert stats.p_value(before, after, "lower", 0.0) > 0.99
+
+
+def test_only_what_is_worse_by_more_than_the_margin_counts() -> None:
+    before = gauss(1.0, 8, 1)
+    for direction, worse in (("higher", -1), ("lower", 1)):
+        by = {change: [value * (1 + worse * change) for value in before] for change in (0.019, 0.021, 0.06)}
+        p = {change: stats.p_value(before, after, direction, 0.02) for change, after in by.items()}  # type: ignore[arg-type]
+        assert p[0.019] > 0.5 >= p[0.021]
+        assert p[0.06] < 0.01
 
 
 def test_holm_by_hand() -> None:
