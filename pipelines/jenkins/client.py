@@ -24,6 +24,8 @@ PATIENCE = 60.0  # seconds for which a server that is away is asked again
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds between two attempts; doubled each time
 ONCE = ("/build", "/buildWithParameters")  # asked twice, a build may run twice
 ANONYMOUS = "anonymous"
+# What Jenkins has once, whatever folder the address is of.
+WHOLE = ("crumbIssuer/", "queue/")
 LOGIN = re.compile(r"/(login|loginEntry|securityRealm)\b")
 
 Say = Callable[[str], None]
@@ -76,6 +78,14 @@ class Server(jenkins.Jenkins):  # type: ignore[misc]  # the library has no types
                 needed="JSON",
                 next_step=f"correct the address {self.server}: it ends where the page of all jobs is",
             ) from None
+
+    def _build_url(self, format_spec: str, variables: dict[str, str] | None = None) -> str:
+        """The address of something: jobs and views are below ``server``, which may be the page of a folder."""
+        built: str = super()._build_url(format_spec, variables)
+        if not format_spec.startswith(WHOLE):
+            return built
+        whole = str(self.server).partition("/job/")[0].rstrip("/")
+        return f"{whole}/{built.removeprefix(self.server)}"
 
     def jenkins_request(
         self, req: requests.Request, add_crumb: bool = True, resolve_auth: bool = True, stream: bool | None = None

@@ -201,13 +201,19 @@ JOB = {"name": "a", "description": jobs.MARKER, "buildable": True, "nextBuildNum
 QUEUED = Answer(201, headers={"Location": "http://public.example.org/queue/item/8/"})
 
 
-def test_a_build_is_found_by_its_place_in_the_queue(stub: Stub) -> None:
+@pytest.mark.parametrize("below", ["", "/jenkins", "/job/deep", "/jenkins/job/eu/job/deep"])
+def test_a_build_is_found_by_its_place_in_the_queue(stub: Stub, below: str) -> None:
+    """Jobs may be in folders; the queue and who issues crumbs are Jenkins' own."""
+    whole = below.partition("/job/")[0]
     stub.answers = {
-        "GET /job/a/api/json": said([JOB]),
-        "POST /job/a/build": [QUEUED],
-        "GET /queue/item/8/api/json": said([{"why": "waits"}, {"executable": None}, {"executable": {"number": 5}}]),
+        f"GET {whole}/crumbIssuer/api/json": said([{"crumbRequestField": "Jenkins-Crumb", "crumb": "c"}]),
+        f"GET {below}/job/a/api/json": said([JOB]),
+        f"POST {below}/job/a/build": [QUEUED],
+        f"GET {whole}/queue/item/8/api/json": said([{"why": "waits"}, {}, {"executable": {"number": 5}}]),
     }
-    assert builds.start(Server(stub.url), "a", {}, time.monotonic() + 60) == 5
+    assert builds.start(Server(f"{stub.url}{below}"), "a", {}, time.monotonic() + 60) == 5
+    (posted,) = (one for one in stub.asked if one.line.startswith("POST"))
+    assert posted.headers["Jenkins-Crumb"] == "c"
 
 
 def test_a_build_that_was_taken_out_of_the_queue(stub: Stub) -> None:
