@@ -27,6 +27,7 @@ ANONYMOUS = "anonymous"
 # What Jenkins has once, whatever folder the address is of.
 WHOLE = ("crumbIssuer/", "queue/")
 LOGIN = re.compile(r"/(login|loginEntry|securityRealm)\b")
+STRANGER = "Authentication required"  # said with 403 to whoever is not logged in, whatever was sent
 
 Say = Callable[[str], None]
 
@@ -95,6 +96,7 @@ class Server(jenkins.Jenkins):  # type: ignore[misc]  # the library has no types
             self._maybe_add_auth()
         crumb = add_crumb and req.method != "GET"
         if crumb:
+            req.headers = dict(req.headers)  # the library has one for all requests, to whatever server
             self.maybe_add_crumb(req)
         answer = self._patiently(req, stream)
         if crumb and answer.status_code == HTTPStatus.FORBIDDEN and "crumb" in answer.text.lower():
@@ -154,7 +156,8 @@ class Server(jenkins.Jenkins):  # type: ignore[misc]  # the library has no types
         if answer.ok and not (answer.is_redirect and (login or req.method == "GET" or led.path == asked.path)):
             return answer
         found = f"{req.method} {asked.path}: {_short(answer)}"
-        if status == HTTPStatus.UNAUTHORIZED or login or (status == HTTPStatus.FORBIDDEN and self.user == ANONYMOUS):
+        stranger = status == HTTPStatus.FORBIDDEN and (self.user == ANONYMOUS or STRANGER in answer.text)
+        if status == HTTPStatus.UNAUTHORIZED or login or stranger:
             raise DeepError(
                 f"Jenkins does not let {self.user} in", host=self.host, found=found, needed="a user and an API token",
                 next_step=f"set JENKINS_USER and JENKINS_TOKEN; a token is made at {self.server}me/configure",

@@ -250,6 +250,7 @@ class Silent(Proxy):
     [
         (Answer(401), "does not let somebody in", "JENKINS_TOKEN"),
         (Answer(302, headers={"Location": "/loginEntry"}), "does not let somebody in", "JENKINS_TOKEN"),
+        (Answer(403, b"<body>\nAuthentication required\n</body>"), "does not let somebody in", "JENKINS_TOKEN"),
         (Answer(403, headers={"X-Error": "no Read"}), "does not allow that to somebody", "ask who administers"),
         (Answer(404), "does not have that", "the address ends"),
         (Answer(301, headers={"Location": "https://elsewhere.example.org/"}), "at another address", "--url"),
@@ -301,6 +302,20 @@ def test_a_crumb_goes_with_each_change_and_is_renewed_once(stub: Stub) -> None:
     server.disable_job("x")
     sent = [one.headers.get("Jenkins-Crumb") for one in stub.asked if one.line.startswith("POST")]
     assert sent == ["old", "old", "new"]
+
+
+def test_a_crumb_is_for_its_own_server(stub: Stub) -> None:
+    with listening(Stub()) as other:
+        for one in (stub, other):
+            one.answers = {
+                "POST /createItem": [Answer()],
+                "GET /job/x/api/json": [Answer(404), Answer(body=b'{"name": "x"}')],
+            }
+        stub.answers["GET /crumbIssuer/api/json"] = [crumb("x")]
+        for one in (stub, other):
+            at(one.url).create_job("x", "<project/>")
+        posts = [each for one in (stub, other) for each in one.asked if each.line.startswith("POST")]
+    assert [each.headers.get("Jenkins-Crumb") for each in posts] == ["x", None]
 
 
 def test_a_server_that_wants_another_crumb_each_time(stub: Stub) -> None:
