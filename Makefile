@@ -10,7 +10,7 @@ LINT := ansible-lint bandit duplicates mypy pylint ruff semgrep shellcheck yamll
 # What takes longest comes first, so that nothing long is left over for the end.
 LONGEST := tests/e2e/test_testbed.py
 LIVE := $(LONGEST) tests/molecule $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py)) tests/artifacts tests/sqa
-# The server that tests/pipelines share is started by one worker when those come first, and together.
+# The servers that tests/pipelines share are started by one worker when those come first, and together.
 UNIT := tests/pipelines tests/unit tests/services
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.12 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header

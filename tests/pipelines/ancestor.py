@@ -1,4 +1,7 @@
-"""Hudson, Jenkins' ancestor, on loopback: a real server for tests, which talk to its API. It is no Jenkins."""
+"""Jenkins' ancestor, on loopback: real servers for tests, which talk to its API. None of them is a Jenkins.
+
+Hudson 1.395 is the last before the name Jenkins; Eclipse Hudson 3.3.2 is the last of those that kept the old name.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import shutil
 import socket
 import subprocess
 import time
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import httpx
 
@@ -29,8 +33,13 @@ OPENED = {
 CONFIGURATION = """\
 <?xml version='1.0' encoding='UTF-8'?>
 <hudson>
-  <version>1.395</version>
+  <version>{version}</version>
   <numExecutors>2</numExecutors>
+  {security}
+  <crumbIssuer class="hudson.security.csrf.DefaultCrumbIssuer"/>
+</hudson>
+"""
+SECURITY = """\
   <slaveAgentPort>-1</slaveAgentPort>
   <useSecurity>true</useSecurity>
   <authorizationStrategy class="hudson.security.GlobalMatrixAuthorizationStrategy">
@@ -39,8 +48,6 @@ CONFIGURATION = """\
     <permission>hudson.model.Item.Read:reader</permission>
   </authorizationStrategy>
   <securityRealm class="hudson.security.HudsonPrivateSecurityRealm"><disableSignup>true</disableSignup></securityRealm>
-  <crumbIssuer class="hudson.security.csrf.DefaultCrumbIssuer"/>
-</hudson>
 """
 USER = """\
 <?xml version='1.0' encoding='UTF-8'?>
@@ -52,6 +59,16 @@ USER = """\
     </hudson.security.HudsonPrivateSecurityRealm_-Details>
   </properties>
 </user>
+"""
+# The filter that asks for crumbs, which the makers of Eclipse Hudson left out: their own pages sent none any more.
+CRUMBS = """\
+<web-app>
+  <filter>
+    <filter-name>crumbs</filter-name>
+    <filter-class>hudson.security.csrf.CrumbFilter</filter-class>
+  </filter>
+  <filter-mapping><filter-name>crumbs</filter-name><url-pattern>/*</url-pattern></filter-mapping>
+</web-app>
 """
 
 
@@ -72,11 +89,15 @@ def free_port() -> int:
 class Hudson:
     """A server with two users, of whom ``reader`` may change nothing; it asks for crumbs."""
 
+    name: ClassVar = "hudson"  # of its artefact
+    version: ClassVar = "1.395"
     folder: Path
     port: int = field(default_factory=free_port)
     passwords: dict[str, str] = field(
         default_factory=lambda: {name: secrets.token_hex() for name in ("admin", "reader")}
     )
+    # Of a port on which it would listen to all networks for those who look for servers; it goes on without.
+    taken: socket.socket = field(default_factory=lambda: socket.socket(type=socket.SOCK_DGRAM))
     running: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,17 +115,28 @@ class Hudson:
             file = self.home / "users" / name / "config.xml"
             file.parent.mkdir(parents=True)
             file.write_text(USER.format(name=name, salt=salt, digest=digest), encoding="utf-8")
-        (self.home / "config.xml").write_text(CONFIGURATION, encoding="utf-8")
+        self.configure()
         try:
+            self.taken.bind(("127.0.0.1", 0))
             self.start()
             self.wait()
         except BaseException:
-            self.stop()
+            self.end()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop it for good."""
         self.stop()
+        self.taken.close()
+
+    def configure(self) -> None:
+        """Write what it reads when it starts."""
+        said = CONFIGURATION.format(version=self.version, security=SECURITY)
+        (self.home / "config.xml").write_text(said, encoding="utf-8")
 
     def start(self) -> None:
         """Start it; it answers later."""
@@ -112,16 +144,22 @@ class Hudson:
         assert java, "Java comes with Maven: scripts/bootstrap.sh"
         words: list[str | Path] = [
             java, "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
-            "-Dhudson.udp=0", "-Dhudson.DNSMultiCast.disabled=true",  # it need not be found by others
+            f"-Dhudson.udp={self.taken.getsockname()[1]}", "-Dhudson.DNSMultiCast.disabled=true",
             f"-DHUDSON_HOME={self.home}", f"-Djava.io.tmpdir={self.folder}",
             *(f"--add-opens={one}/java.{name}=ALL-UNNAMED" for one, names in OPENED.items() for name in names),
-            "-cp", artefact("hudson"), HERE / "Ancestor.java", f"--httpPort={self.port}",
-            "--httpListenAddress=127.0.0.1", "--ajp13Port=-1", "--prefix=/ci", f"--webroot={self.folder}/war",
+            *self.program(),
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self.running = subprocess.Popen(  # pylint: disable=consider-using-with # stop() ends it
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
             )
+
+    def program(self) -> list[str | Path]:
+        """What Java runs."""
+        return [
+            "-cp", artefact(self.name), HERE / "Ancestor.java", f"--httpPort={self.port}",
+            "--httpListenAddress=127.0.0.1", "--ajp13Port=-1", "--prefix=/ci", f"--webroot={self.folder}/war",
+        ]  # fmt: skip
 
     def wait(self) -> None:
         """Until it answers."""
@@ -144,3 +182,27 @@ class Hudson:
             self.running.kill()  # it keeps nothing in memory that a test would miss
             self.running.wait()
             self.running = None
+
+
+class EclipseHudson(Hudson):
+    """The same of a later version, which by its own listens everywhere, asks for plug-ins, and waits for a browser."""
+
+    name = "eclipse-hudson"
+    version = "3.3.2"
+
+    def configure(self) -> None:
+        said = CONFIGURATION.format(version=self.version, security="")
+        (self.home / "config.xml").write_text(said, encoding="utf-8")
+        said = f"<hudsonSecurityManager>{SECURITY}</hudsonSecurityManager>"
+        (self.home / "hudson-security.xml").write_text(said, encoding="utf-8")
+        (self.folder / "web.xml").write_text(CRUMBS, encoding="utf-8")
+        (self.folder / "update-center.json").write_text('{"plugins": {}}', encoding="utf-8")
+        with zipfile.ZipFile(artefact(self.name)) as war:
+            war.extractall(self.folder, [name for name in war.namelist() if name.startswith("libs/")])
+
+    def program(self) -> list[str | Path]:
+        return [
+            "-DskipInitSetup=true", f"-DupdateServer={self.folder.as_uri()}/", "-cp", self.folder / "libs/*",
+            HERE / "Eclipse.java", artefact(self.name), str(self.port),
+            self.folder,
+        ]  # fmt: skip

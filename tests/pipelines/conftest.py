@@ -1,4 +1,4 @@
-"""What the tests of pipelines share: one server for all of them, and the command line."""
+"""What the tests of pipelines share: the servers, each started once, and the command line."""
 
 from __future__ import annotations
 
@@ -11,25 +11,42 @@ import pytest
 from pipelines.jenkins import client
 from pipelines.jenkins.client import Server
 from testbed import cli
-from tests.pipelines.ancestor import Hudson
+from tests.pipelines.ancestor import EclipseHudson, Hudson
 from tests.pipelines.misbehaving import Stub, listening
 
 Deep = Callable[..., tuple[int, Any]]
+# What runs against both servers, and against the later one; the rest runs against the earlier one.
+BOTH = pytest.mark.parametrize("ancestor", ["hudson", "eclipse_hudson"], indirect=True)
+LATER = pytest.mark.parametrize("ancestor", ["eclipse_hudson"], indirect=True)
 
 
 @pytest.fixture(scope="session")
 def hudson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hudson]:
-    """Jenkins' ancestor, started once."""
+    """The earlier server."""
     with Hudson(tmp_path_factory.mktemp("hudson")) as running:
         yield running
 
 
+@pytest.fixture(scope="session")
+def eclipse_hudson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EclipseHudson]:
+    """The later one."""
+    with EclipseHudson(tmp_path_factory.mktemp("eclipse-hudson")) as running:
+        yield running
+
+
 @pytest.fixture
-def server(hudson: Hudson, monkeypatch: pytest.MonkeyPatch) -> Server:
+def ancestor(request: pytest.FixtureRequest) -> Hudson:
+    """The server of this test."""
+    found: Hudson = request.getfixturevalue(getattr(request, "param", "hudson"))
+    return found
+
+
+@pytest.fixture
+def server(ancestor: Hudson, monkeypatch: pytest.MonkeyPatch) -> Server:
     """A connection to it as its administrator, for ``deep`` too; it holds no job."""
-    monkeypatch.setenv("JENKINS_URL", hudson.url)
+    monkeypatch.setenv("JENKINS_URL", ancestor.url)
     monkeypatch.setenv("JENKINS_USER", "admin")
-    monkeypatch.setenv("JENKINS_TOKEN", hudson.passwords["admin"])
+    monkeypatch.setenv("JENKINS_TOKEN", ancestor.passwords["admin"])
     found = client.connect(None, say=lambda _line: None)
     for job in found.ask("", "jobs[name]")["jobs"]:
         found.delete_job(job["name"])

@@ -1,4 +1,4 @@
-"""``deep jenkins status``, ``run`` and ``log`` against the API of Jenkins' ancestor; what it lacks, against a stub."""
+"""``deep jenkins status``, ``run`` and ``log`` against the API of Jenkins' ancestors, and a stub for what they lack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.jenkins.client import Server
 from testbed import cli
 from testbed.errors import DeepError
 from tests.pipelines.ancestor import Hudson
-from tests.pipelines.conftest import Deep
+from tests.pipelines.conftest import BOTH, Deep
 from tests.pipelines.misbehaving import Answer, Stub
 from tests.pipelines.toys import REPORT, WORD, ours, reporting, xml
 
@@ -31,6 +31,7 @@ def create(server: Server, name: str, command: str, **more: str) -> None:
 # --- real builds ---------------------------------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("failed", "command", "status", "result"),
     [(False, "", 0, "SUCCESS"), (True, "", 1, "UNSTABLE"), (False, "exit 3", 1, "FAILURE")],
@@ -54,7 +55,8 @@ unit:
 """
 
 
-def test_a_job_of_the_definitions_runs(server: Server, hudson: Hudson, deep: Deep) -> None:
+@BOTH
+def test_a_job_of_the_definitions_runs(server: Server, ancestor: Hudson, deep: Deep) -> None:
     # It knows neither Git nor H in times, nor that artefacts may be missing. The tree is put where Git would.
     settings = {"repository": "https://git.example.org/x.git", "agent": "master", "look": "@yearly", "night": "@yearly"}
     defined = jobs.expand("freestyle", settings)
@@ -68,7 +70,7 @@ def test_a_job_of_the_definitions_runs(server: Server, hudson: Hudson, deep: Dee
         archiver.remove(next(archiver.iter("allowEmptyArchive")))
     list(sync.apply(server, sync.plan(server, defined)))
     name = "deep-change-gate-freestyle"
-    workspace = hudson.home / "jobs" / name / "workspace"
+    workspace = ancestor.home / "jobs" / name / "workspace"
     workspace.mkdir()
     (workspace / "Makefile").write_text(MAKEFILE)
     status, found = deep("run", name)
@@ -94,26 +96,28 @@ def test_a_build_that_is_not_waited_for(server: Server, deep: Deep) -> None:
 PATIENT = "echo begun; until [ -e go ]; do sleep 0.1; done; echo over"
 
 
-def test_a_log_comes_piece_by_piece(server: Server, hudson: Hudson) -> None:
+@BOTH
+def test_a_log_comes_piece_by_piece(server: Server, ancestor: Hudson) -> None:
     create(server, "a", PATIENT)
     number = builds.start(server, "a", {}, time.monotonic() + 300)
     said = ""
     for piece in builds.log(server, "a", number, follow=True):
         said += piece
         if "\nbegun" in said and "\nover" not in said:
-            (hudson.home / "jobs/a/workspace/go").touch()
+            (ancestor.home / "jobs/a/workspace/go").touch()
     assert said.count("\nbegun") == said.count("\nover") == 1
 
 
-def test_the_time_is_over(server: Server, hudson: Hudson, deep: Deep) -> None:
+def test_the_time_is_over(server: Server, ancestor: Hudson, deep: Deep) -> None:
     create(server, "a", PATIENT)
     status, found = deep("run", "a", "--timeout", "1")
     assert status == 1
     assert "deep jenkins status" in found["error"]["next_step"]
-    (hudson.home / "jobs/a/workspace/go").touch()
+    (ancestor.home / "jobs/a/workspace/go").touch()
     assert builds.wait(server, "a", 1, time.monotonic() + 300).ok
 
 
+@BOTH
 def test_parameters_reach_the_build(server: Server, deep: Deep) -> None:
     create(server, "a", 'echo "said: $WORD"', properties=WORD)
     assert deep("run", "a", "-p", "WORD=a b=c&d")[0] == 0
@@ -190,7 +194,7 @@ def people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     return capsys.readouterr().out
 
 
-# --- a queue as Jenkins shows it; its ancestor does not ---------------------------------------------------------------
+# --- a queue as Jenkins shows it; its ancestors do not ----------------------------------------------------------------
 
 
 def said(data: Any) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""``deep jenkins sync`` against the API of Jenkins' ancestor: what changes, what stays, and what heals."""
+"""``deep jenkins sync`` against the API of Jenkins' ancestors: what changes, what stays, and what heals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.jenkins.client import Server
 from testbed.errors import DeepError
 from testbed.paths import repo_root
 from tests.pipelines.ancestor import Hudson
-from tests.pipelines.conftest import Deep
+from tests.pipelines.conftest import BOTH, LATER, Deep
 from tests.pipelines.misbehaving import HELD, LOST, Proxy, listening
 from tests.pipelines.toys import ours, pipeline, xml
 
@@ -68,6 +68,7 @@ def same(one: jobs.Element, other: jobs.Element) -> bool:
 # --- what changes --------------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_jobs_are_created_and_a_second_sync_changes_nothing(
     server: Server, proxy: Proxy, deep: Deep, define: Define
 ) -> None:
@@ -86,6 +87,7 @@ def deep_says(server: Server, proxy: Proxy, changed: int, **expected: str) -> di
     return {"ok": True, "server": f"{proxy.url}/", "dry_run": False, "changed": changed, "jobs": found}
 
 
+@BOTH
 def test_a_changed_definition_and_a_change_by_hand_are_updated(server: Server, deep: Deep, define: Define) -> None:
     define(a=ours(), b=ours())
     deep(*SYNC)
@@ -130,6 +132,7 @@ def test_the_definitions_with_the_settings_of_a_file(
     assert "No such file" in deep("sync", "--settings", str(tmp_path / "no.yml"))[1]["error"]["message"]
 
 
+@BOTH
 def test_a_job_that_is_defined_no_longer_is_disabled_and_comes_back(server: Server, deep: Deep, define: Define) -> None:
     define(a=ours(), b=ours())
     deep(*SYNC)
@@ -143,6 +146,7 @@ def test_a_job_that_is_defined_no_longer_is_disabled_and_comes_back(server: Serv
     assert config(server, "b").findtext("disabled") == "false"
 
 
+@BOTH
 def test_a_job_that_is_defined_no_longer_is_deleted_on_demand(server: Server, deep: Deep, define: Define) -> None:
     define(a=ours(), b=ours())
     deep(*SYNC)
@@ -156,6 +160,7 @@ def test_a_job_that_is_defined_no_longer_is_deleted_on_demand(server: Server, de
 # --- what stays ----------------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_jobs_of_others_stay(server: Server, deep: Deep, define: Define) -> None:
     foreign = {
         "foreign": xml("theirs"),
@@ -202,22 +207,30 @@ def test_a_job_that_became_somebody_elses_meanwhile(server: Server) -> None:
 # --- who may not ---------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_password(server: Server, deep: Deep, define: Define, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ancestor", "said"),
+    [("hudson", "401"), ("eclipse_hudson", "403 Forbidden: Authentication")],
+    indirect=["ancestor"],
+)
+def test_a_wrong_password(
+    server: Server, deep: Deep, define: Define, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     define(a=ours())
     monkeypatch.setenv("JENKINS_TOKEN", "wrong")
     status, found = deep(*SYNC)
     assert status == 2
     assert found["error"]["message"] == "Jenkins does not let admin in"
-    assert "401" in found["error"]["found"]
+    assert said in found["error"]["found"]
     assert "JENKINS_TOKEN" in found["error"]["next_step"]
 
 
+@BOTH
 def test_a_user_who_may_only_read(
-    server: Server, hudson: Hudson, deep: Deep, define: Define, monkeypatch: pytest.MonkeyPatch
+    server: Server, ancestor: Hudson, deep: Deep, define: Define, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     define(a=ours())
     monkeypatch.setenv("JENKINS_USER", "reader")
-    monkeypatch.setenv("JENKINS_TOKEN", hudson.passwords["reader"])
+    monkeypatch.setenv("JENKINS_TOKEN", ancestor.passwords["reader"])
     assert deep("status") == (0, {"ok": True, "server": server.server, "jobs": []})
     status, found = deep(*SYNC)
     assert status == 2
@@ -225,6 +238,7 @@ def test_a_user_who_may_only_read(
     assert names(server) == []
 
 
+@BOTH
 def test_nobody(server: Server, deep: Deep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JENKINS_USER")
     status, found = deep("status")
@@ -232,6 +246,7 @@ def test_nobody(server: Server, deep: Deep, monkeypatch: pytest.MonkeyPatch) -> 
     assert "anonymous" in found["error"]["message"]
 
 
+@BOTH
 def test_the_server_does_ask_for_crumbs(server: Server) -> None:
     with pytest.raises(DeepError, match="does not allow"):
         Uncrumbed.of(server).create_job("a", xml())
@@ -271,22 +286,42 @@ def test_faults_on_the_way_do_no_harm(
     assert deep(*SYNC, "--delete")[1]["changed"] == 0
 
 
-def test_a_server_that_restarts_in_the_middle(
-    server: Server, hudson: Hudson, proxy: Proxy, deep: Deep, define: Define
-) -> None:
-    define(a=ours(), b=ours(), c=ours())
-    proxy.faults.append((r"POST .*createItem\?name=b", HELD))
-    proxy.over.set()
+@pytest.fixture
+def restarting(ancestor: Hudson, proxy: Proxy) -> None:
+    """A server that restarts as soon as it has made job b; nobody hears that it has."""
 
     class Restarting(threading.Event):
         def set(self) -> None:
-            hudson.stop()
-            hudson.start()
+            ancestor.stop()
+            ancestor.start()
 
+    proxy.faults.append((r"POST .*createItem\?name=b", HELD))
     proxy.holding = Restarting()
+    proxy.over.set()
+
+
+@pytest.mark.usefixtures("restarting")
+def test_a_server_that_restarts_in_the_middle(server: Server, deep: Deep, define: Define) -> None:
+    define(a=ours(), b=ours(), c=ours())
     status, found = deep(*SYNC, "--patience", "600")
     assert (status, actions(found)) == (0, {"a": "create", "b": "create", "c": "create"})
     assert names(server) == ["a", "b", "c"]
+    assert deep(*SYNC)[1]["changed"] == 0
+
+
+@LATER
+@pytest.mark.usefixtures("restarting")
+def test_a_server_that_has_its_own_words_after_a_restart(server: Server, deep: Deep, define: Define) -> None:
+    # Whenever it starts, 3.3.2 writes down each job that it does not find in its own words.
+    define(a=ours(), b=ours(), c=ours())
+    status, found = deep(*SYNC, "--patience", "600")
+    assert (status, found["error"]["message"]) == (1, "not every job could be changed")
+    assert "b (create)" in found["error"]["found"]
+    assert "a (create)" not in found["error"]["found"]
+    assert config(server, "b").find("project-properties") is not None
+    assert names(server) == ["a", "b", "c"], "each was made once, and the others go on"
+    status, found = deep(*SYNC)
+    assert (status, actions(found)) == (0, {"a": "update", "b": "update", "c": "none"})
     assert deep(*SYNC)[1]["changed"] == 0
 
 
@@ -314,11 +349,12 @@ def test_a_sync_that_is_killed_in_the_middle_is_completed_by_the_next(
     assert (status, actions(found)) == (0, {"a": "none", "b": "none", "c": "create"})
 
 
+@BOTH
 @pytest.mark.parametrize("held", [False, True])
-def test_half_a_request_leaves_no_half_of_a_job(server: Server, hudson: Hudson, held: bool) -> None:
+def test_half_a_request_leaves_no_half_of_a_job(server: Server, ancestor: Hudson, held: bool) -> None:
     if held:
         server.create_job("a", jobs.text_of(ours("old")))
-    path = f"{urlsplit(hudson.url).path}/" + ("job/a/config.xml" if held else "createItem?name=a")
+    path = f"{urlsplit(ancestor.url).path}/" + ("job/a/config.xml" if held else "createItem?name=a")
     send_half(server, path, jobs.text_of(ours("new")).encode())
     present = sync.held(server, "a")
     assert (present is not None) == held
@@ -348,7 +384,8 @@ def send_half(server: Server, path: str, body: bytes) -> None:
 # --- what this server cannot hold ----------------------------------------------------------------------------------
 
 
-def test_a_job_that_the_server_cannot_hold(server: Server, hudson: Hudson, deep: Deep, define: Define) -> None:
+@BOTH
+def test_a_job_that_the_server_cannot_hold(server: Server, ancestor: Hudson, deep: Deep, define: Define) -> None:
     define(a=pipeline(), b=ours())
     for _ in range(2):
         status, found = deep(*SYNC)
@@ -358,7 +395,7 @@ def test_a_job_that_the_server_cannot_hold(server: Server, hudson: Hudson, deep:
         assert "500" in found["error"]["found"]
         assert "plug-ins" in found["error"]["next_step"]
         assert names(server) == ["b"], "the others are as they should be"
-    assert (hudson.home / "jobs/a").is_dir(), "the ancestor leaves a folder"
+    assert (ancestor.home / "jobs/a").is_dir(), "the ancestor leaves a folder"
     define(a=ours(), b=ours())
     assert actions(deep(*SYNC)[1]) == {"a": "create", "b": "none"}
     assert same(config(server, "a"), ours())

@@ -6,7 +6,7 @@ from html import escape
 
 from pipelines.jenkins import jobs
 
-# With every field that the ancestor writes: it adds what is missing when it creates a job.
+# With every field that Hudson 1.395 writes: it adds what is missing when it creates a job.
 FREESTYLE = """\
 <project>
   <actions/>
