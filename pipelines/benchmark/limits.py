@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field
 
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Activity, Cpu, Machine, Status
+from pipelines.benchmark.model import Activity, Cpu, Machine, Status, figure
 from sqa.standard import Strict
 
 FILE = Path(__file__).resolve().parent / "limits.yml"
@@ -84,12 +84,11 @@ def judged(value: float, unit: str, known: Quantity | None, machine: Machine, ki
     if known is None or known.unit != unit:
         return "valid", []
     if known.limit and value > known.limit:
-        said = f"{value:.4g} {unit} is more than the device can do, {known.limit:.4g} ({known.limit_source})"
+        said = f"{figure(value)} {unit} is more than the device can do, {figure(known.limit)} ({known.limit_source})"
         return "invalid", [f"{said}: a wrong amount of work, a cache, or a call that returns before it is done"]
     if known.published and value < FAR_BELOW * known.published:
-        said = (
-            f"{value:.4g} {unit} is {value / known.published:.0%} of {known.published:.4g} ({known.published_source})"
-        )
+        share = f"{value / known.published:.0%} of {figure(known.published)}"
+        said = f"{figure(value)} {unit} is {share} ({known.published_source})"
         return "suspect", [said, *(conditions(machine, kind) or ["nothing is seen that explains it"])]
     return "valid", []
 

@@ -28,6 +28,12 @@ UNITS: dict[str, tuple[Direction, float]] = {
 }
 
 
+def figure(value: float) -> str:
+    """A figure for people: four digits that count, and no exponent where a person would not write one."""
+    rounded = float(f"{value:.4g}")
+    return f"{rounded:.10g}" if 1e-4 <= abs(rounded) < 1e8 else f"{value:.4g}"
+
+
 class Cpu(Strict):
     """The processors that this process may use.
 
@@ -105,6 +111,10 @@ class Machine(Strict):
         if kind == "gpu":
             return self.gpus[0].model
         return f"{self.cpu.model}, {self.cpu.granted} CPUs"
+
+    def kind(self, device: str) -> Device:
+        """What a device model of this machine is."""
+        return "gpu" if self.gpus and device == self.device("gpu") else "cpu"
 
 
 class Activity(Strict):

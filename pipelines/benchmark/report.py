@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.benchmark import history
+from pipelines.benchmark import history, plots
+from pipelines.benchmark.axes import scale, ticks
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Result, Run
+from pipelines.benchmark.model import Result, Run, figure
 from pipelines.benchmark.store import Series, Store, settings
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
 # Of a plot, in pixels: its size, and the space left of and below it for what the axes say.
 WIDTH, HEIGHT, LEFT, BELOW, ROW = 680, 200, 70, 26, 26
-TICKS = 4
 # Runs that a plot shows; the file stays small however long there have been runs.
 MOST_RUNS = 200
 
@@ -33,18 +32,26 @@ def render(store: Store, workload: str | None = None, device: str | None = None)
     sections = [_section(one, runs[one.points[-1].run]) for one in series]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        devices={name: [one for one in sections if one["device"] == name] for name in _devices(series)},
+        devices=[_device(name, [one for one in sections if one["device"] == name]) for name in _devices(series)],
         machines=[_machine(run) for run in runs.values()],
         baselines=store.baselines(),
         damaged=store.damaged(),
-        width=WIDTH, height=HEIGHT, left=LEFT, below=BELOW, row=ROW,
+        figure=figure, width=WIDTH, height=HEIGHT, left=LEFT, below=BELOW, row=ROW, plot=plots.PLOT,
+        plot_height=plots.HEIGHT,
     )  # fmt: skip
 
 
-def scale(low: float, high: float) -> tuple[float, float]:
-    """An axis that shows everything from ``low`` to ``high`` with some room."""
-    room = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
-    return low - room, high + room
+def _device(name: str, sections: list[dict[str, Any]]) -> dict[str, Any]:
+    """One device model: its workloads, and the plots of several of them."""
+    runs = {one["run"].id: one["run"] for one in sections}
+    results = {key: [one["latest"] for one in sections if one["run"].id == key] for key in runs}
+    newest = sorted(runs, key=lambda key: runs[key].started, reverse=True)
+    kind = sections[0]["run"].machine.kind(name)
+    rooflines = (plots.roofline(runs[key], results[key]) for key in newest)
+    return {
+        "name": name, "sections": sections, "roofline": next((one for one in rooflines if one), None),
+        "scaling": plots.scaling([one["latest"] for one in sections], "gpus" if kind == "gpu" else "threads"),
+    }  # fmt: skip
 
 
 def _devices(series: Sequence[Series]) -> list[str]:
@@ -85,7 +92,7 @@ def _history(series: Series) -> dict[str, Any]:
         {"x": round(LEFT + step * (at + 0.5), 1), "started": points[at].started[:10]}
         for at in history.changes([one.median for one in points])
     ]
-    return {"marks": marks, "changes": changes, "ticks": [(y(one), one) for one in _ticks(bottom, top)]}
+    return {"marks": marks, "changes": changes, "ticks": [(y(one), one) for one in ticks(bottom, top)]}
 
 
 def _samples(result: Result) -> dict[str, Any]:
@@ -100,14 +107,7 @@ def _samples(result: Result) -> dict[str, Any]:
 
     rows = [[x(value) for value in process] for process in result.samples]
     box = {"from": x(summary.p25), "to": x(summary.p75), "median": x(summary.median)}
-    return {"rows": rows, "box": box, "ticks": [(x(one), one) for one in _ticks(left, right)]}
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values for an axis: a few, one, two or five times a power of ten apart."""
-    power = 10.0 ** math.floor(math.log10((high - low) / TICKS))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * TICKS >= (high - low))
-    return [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return {"rows": rows, "box": box, "ticks": [(x(one), one) for one in ticks(left, right)]}
 
 
 def _machine(run: Run) -> dict[str, Any]:

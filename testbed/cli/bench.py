@@ -15,7 +15,7 @@ from rich.text import Text
 from pipelines.benchmark import backends, engine, export, history, report
 from pipelines.benchmark import compare as comparing
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Device, Plan, Result, Run, Specification
+from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, figure
 from pipelines.benchmark.store import LATEST, Series, Store
 from pipelines.benchmark.workload import WORKLOADS, chosen
 from testbed.cli.options import Json
@@ -280,7 +280,7 @@ def _run_table(done: Run, notes: list[str]) -> Group:
     for one in done.results:
         figures = ["", ""]
         if one.summary:
-            figures = [f"{one.summary.median:.4g} {one.unit}", f"{one.summary.low:.4g} to {one.summary.high:.4g}"]
+            figures = [f"{figure(one.summary.median)} {one.unit}", _interval(one.summary.low, one.summary.high)]
         rows.append([one.workload, *figures, len(one.pooled), _status(one.status), "; ".join(one.reasons)])
     table = _table(["workload", "median", "95 % interval", "calls", "status", "why"], rows)
     what = Text(f"run {done.id}, {done.results[0].device}, {done.results[0].threads} threads")
@@ -305,7 +305,7 @@ def _listing(data: dict[str, Any]) -> Group:
 def _comparison(data: dict[str, Any]) -> Group:
     rows = []
     for one in data["outcomes"]:
-        figures = [f"{one[name]:.4g}" if one[name] is not None else "" for name in ("before", "after", "p")]
+        figures = [figure(one[name]) if one[name] is not None else "" for name in ("before", "after", "p")]
         rows.append([one["workload"], *figures[:2], one["unit"], figures[2], _status(one["verdict"]), one["reason"]])
     table = _table(["workload", "before", "now", "unit", "p", "verdict", "change, its 95 % interval, or why"], rows)
     return Group(table, *(Text(f"different: {one}") for one in data["differences"]), _status(data["verdict"]))
@@ -321,9 +321,13 @@ def _history_tables(data: dict[str, Any]) -> Group:
 
 
 def _point(point: dict[str, Any]) -> list[str]:
-    interval = f"{point['low']:.4g} to {point['high']:.4g}"
     said = point["status"] + (", a new level" if point["new_level"] else "")
-    return [point["started"][:16], point["run"], f"{point['median']:.4g}", interval, said]
+    interval = _interval(point["low"], point["high"])
+    return [point["started"][:16], point["run"], figure(point["median"]), interval, said]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{figure(low)} to {figure(high)}"
 
 
 def _table(columns: list[str], rows: list[list[Any]], title: str | None = None) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.benchmark import engine, export, report
+from pipelines.benchmark import axes, engine, export, report
 from pipelines.benchmark.model import Plan, Result
 from pipelines.benchmark.store import Store
 from testbed.cli import bench as cli
@@ -195,15 +195,15 @@ def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_scales_have_room_even_for_one_value() -> None:
-    assert report.scale(10.0, 20.0) == (9.2, 20.8)
-    assert report.scale(10.0, 10.0) == (9.5, 10.5)
-    assert report.scale(0.0, 0.0) == (-1.0, 1.0)
+    assert axes.scale(10.0, 20.0) == (9.2, 20.8)
+    assert axes.scale(10.0, 10.0) == (9.5, 10.5)
+    assert axes.scale(0.0, 0.0) == (-1.0, 1.0)
 
 
 def test_ticks_are_round() -> None:
-    assert report._ticks(90.2, 109.0) == [95.0, 100.0, 105.0]
-    assert report._ticks(0.0, 4.0) == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert len(report._ticks(1.0, 1.0001)) in range(2, 6)
+    assert axes.ticks(90.2, 109.0) == [95.0, 100.0, 105.0]
+    assert axes.ticks(0.0, 4.0) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len(axes.ticks(1.0, 1.0001)) in range(2, 6)
 
 
 def test_the_export_has_the_keys_of_deep(store: Store, tmp_path: Path) -> None:
