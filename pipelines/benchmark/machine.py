@@ -118,9 +118,14 @@ def _of_gpu(machine: Machine) -> list[str]:
         found.append(f"MPS: {one.mps} clients share it")
     if one.ecc_errors:
         found.append(f"{one.ecc_errors} uncorrected memory errors")
-    if one.pcie != one.max_pcie:
-        found.append(f"its PCIe link is {one.pcie}, it can do {one.max_pcie}")
+    if one.pcie and one.max_pcie and one.pcie != one.max_pcie:
+        found.append(f"its PCIe link is {one.pcie}, it can do {one.max_pcie}{_resting(one.pcie, one.max_pcie)}")
     return found
+
+
+def _resting(now: str, most: str) -> str:
+    """What is added where only the generation is lower, which GPUs that rest do to save power."""
+    return " (it may have been resting)" if now.rpartition(" ")[2] == most.rpartition(" ")[2] else ""
 
 
 def _cpu(root: Path, groups: list[Path]) -> Cpu:

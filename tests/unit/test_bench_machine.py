@@ -189,6 +189,23 @@ def test_why_a_gpu_may_be_slow() -> None:
 
 
 @pytest.mark.parametrize(
+    ("now", "most", "said"),
+    [
+        ("PCIe 1 x16", "PCIe 5 x16", ["its PCIe link is PCIe 1 x16, it can do PCIe 5 x16 (it may have been resting)"]),
+        ("PCIe 5 x8", "PCIe 5 x16", ["its PCIe link is PCIe 5 x8, it can do PCIe 5 x16"]),
+        ("PCIe 5 x16", "PCIe 5 x16", []),
+        (None, "PCIe 5 x16", []),
+        ("PCIe 5 x16", None, []),
+    ],
+)
+def test_a_narrow_link_is_a_reason_and_a_resting_one_says_so(
+    now: str | None, most: str | None, said: list[str]
+) -> None:
+    linked = H200.model_copy(update={"pcie": now, "max_pcie": most})
+    assert machine.conditions(MACHINE.model_copy(update={"gpus": (linked,)}), "gpu") == said
+
+
+@pytest.mark.parametrize(
     ("flags", "threads", "limit"),
     [
         (("sse2",), 4, 4 * 3 * 4),
