@@ -75,12 +75,12 @@ def _model(result: Result) -> dict[str, Any]:
     """What DEEP says of a network, as far as a workload has it; a matrix product has no examples and no batches."""
     return {
         "batch_size": None, "batch_size_per_device": None, "num_batches": len(result.pooled) or None,
-        "average_examples_per_sec": None, "execution_time_sec": _seconds(result),
+        "average_examples_per_sec": None, "execution_time_sec": seconds(result),
         "value": result.summary.median if result.summary else None, "unit": result.unit, "status": result.status,
     }  # fmt: skip
 
 
-def _seconds(result: Result) -> float | None:
+def seconds(result: Result) -> float | None:
     """What the steady calls took together."""
     if not result.pooled:
         return None

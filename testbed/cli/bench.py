@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.benchmark import backends, engine, export, history, report
+from pipelines.benchmark import backends, engine, export, history, reframe, report
 from pipelines.benchmark import compare as comparing
 from pipelines.benchmark.machine import conditions
 from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, figure
@@ -29,6 +29,9 @@ app.add_typer(baseline_app, name="baseline")
 
 LIBRARIES = ("numpy", "ruptures", "scipy")
 LOCAL = "local"
+Form = Literal["deep", "reframe-perflog", "reframe-report"]
+# Where ReFrame keeps its performance logs unless it is told otherwise.
+PERFLOGS = "perflogs"
 COLOURS = {
     "valid": "green", "no regression": "green", "suspect": "yellow", "inconclusive": "yellow", "invalid": "red",
     "regression": "red",
@@ -192,14 +195,48 @@ def write_report(
 
 
 @app.command("export")
-def export_run(
+def export_run(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
     reference: Reference = LATEST,
-    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Default: standard output.")] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="deep: DEEP's benchmark module; reframe-...: ReFrame 4.10.")
+    ] = "deep",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write, for reframe-perflog the folder. Default: standard output, and the folder perflogs."
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="ReFrame's name of the system. Default: the name of the host.")
+    ] = None,
+    minimum: Minimum = RULE.minimum,
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run with the keys of DEEP's benchmark module, for whatever reads its results."""
-    document = export.deep(_store(folder).get(reference))
+    """Write a run for other tools.
+
+    deep: a JSON document with the keys of DEEP's benchmark module.
+
+    reframe-report: a JSON document like a run report of ReFrame.
+
+    reframe-perflog: a line for each workload, added to FOLDER/SYSTEM/PARTITION/WORKLOAD.log as ReFrame's default
+    format has it.
+
+    ReFrame's references come from the baseline of the device model, their thresholds from --minimum.
+    """
+    store = _store(folder)
+    kept = store.get(reference)
+    _require_kind(output, folder=form == "reframe-perflog")
+    if form == "reframe-perflog":
+        place = output or Path(PERFLOGS)
+        lines = reframe.perflog(kept, reframe.references(store, kept, minimum), system)
+        data = {"ok": True, "export": place, "files": reframe.append(lines, place, kept.id)}
+        emit(data, as_json, _perflogs)
+        return
+    if form == "reframe-report":
+        document = reframe.report(kept, reframe.references(store, kept, minimum), system)
+    else:
+        document = export.deep(kept)
     if output is None:
         print(export.as_json(document), end="")
         return
@@ -273,6 +310,19 @@ def _series(one: Series) -> dict[str, Any]:
     return one._asdict() | {
         "points": [point._asdict() | {"new_level": at in begins} for at, point in enumerate(one.points)]
     }
+
+
+def _require_kind(output: Path | None, *, folder: bool) -> None:
+    """Raise ``DeepError`` where a file is there and a folder is needed, or the other way round."""
+    found, needed = ("a file", "a folder") if folder else ("a folder", "a file")
+    if output is not None and output.exists() and output.is_dir() != folder:
+        raise DeepError(f"--output {output} cannot be written", found=found, needed=needed)
+
+
+def _perflogs(data: dict[str, Any]) -> str:
+    if not data["files"]:
+        return f"nothing written: {data['export']} has this run"
+    return "\n".join(f"written: {one}" for one in data["files"])
 
 
 def _run_table(done: Run, notes: list[str]) -> Group:

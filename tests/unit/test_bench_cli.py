@@ -234,6 +234,52 @@ def test_the_export_of_a_gpu_and_of_times() -> None:
     assert document["training"]["empty"]["num_batches"] is None
 
 
+def test_the_export_for_reframe(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer("baseline", "set", "20260102-toy")
+    slower(store)
+    report_of = ("export", "--format", "reframe-report")
+    (found,) = json.loads(call(*report_of, "--system", "site"))["runs"][0]["testcases"]
+    assert (found["sysenv"], found["result"]) == ("site:cpu+builtin", "fail")
+    assert found["perfvalues"]["site:cpu:median"][1:4] == [pytest.approx(100, rel=0.01), -0.02, None]
+    assert json.loads(call(*report_of, "--minimum", "0.2"))["session_info"]["num_failures"] == 0
+    answer(*report_of, "--output", "report.json")
+    assert json.loads(Path("report.json").read_text())["session_info"]["bench_run"] == "20260104-toy"
+    log = Path("perflogs/toy/cpu/gemm-fp64.log")
+    logs_of = ("export", "--format", "reframe-perflog")
+    assert answer(*logs_of) == {"ok": True, "export": "perflogs", "files": [str(log)]}
+    assert log.read_text().splitlines()[1].startswith("fail|")
+    assert "nothing written: perflogs has this run" in call(*logs_of)
+    assert "written: logs/site/cpu/gemm-fp64.log" in call(*logs_of, "--output", "logs", "--system", "site")
+    call("export", "--format", "reframe", code=2)
+    for command, place in ((logs_of, "report.json"), (report_of, "logs"), (("export",), "logs")):
+        with pytest.raises(DeepError, match=f"--output {place} cannot be written"):
+            call(*command, "--output", place)
+
+
+def test_the_table_of_a_run_on_a_gpu(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = H200.model_copy(update={"slowed": ("heat (driver)",), "pcie": "PCIe 5 x8", "max_pcie": "PCIe 5 x16"})
+    busy = MACHINE.model_copy(update={"gpus": (hot,), "load": 4.0})
+    there: dict[str, Any] = {"device": "NVIDIA H200", "parameters": {}}
+    done = run(
+        result(noise(12345.6, scatter=0), "resnet50-infer", unit="img/s", **there),
+        result(noise(4.321, scatter=0), "kernel-launch", unit="us", direction="lower", **there),
+        result(noise(794512.0, scatter=0), "gemm-bf16", **there),
+        day=9, machine=busy,
+    )  # fmt: skip
+    monkeypatch.setattr(cli, "chosen", lambda names, device: dict.fromkeys(names, device))
+    monkeypatch.setattr(engine, "run", lambda *_: done)
+    shown = call("run", "--device", "gpu")
+    for said in ("12350 img/s", "4.321 us", "794500 GFLOP/s", "NVIDIA H200"):
+        assert said in shown
+    reasons = ["its clock is held down: heat (driver)", "its PCIe link is PCIe 5 x8, it can do PCIe 5 x16"]
+    assert answer("run", "--device", "gpu")["conditions"] == reasons
+    text = report.render(store, device="NVIDIA H200")
+    assert "; ".join(["other work: load 4.0 on 4 CPUs before the first call", *reasons]) in text
+    assert "12350 to 12350" in call("history", "--workload", "resnet50-infer")
+    assert "12350" in call("compare", "latest", "latest")
+
+
 def test_libraries_that_are_not_installed_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "scipy" else object())
     with pytest.raises(DeepError, match=r"not installed \(found: no scipy; needed: the extra 'benchmark'\)"):
