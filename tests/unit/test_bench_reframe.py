@@ -72,7 +72,7 @@ def test_a_line_has_the_fields_of_reframes_default_format(abroad: None) -> None:
     assert line.header == HEADER
     assert line.path == Path("toy/cpu/gemm-fp64.log")
     assert line.text == (
-        "pass|2025-12-31T19:02:00|75|Toy, 4 CPUs|100.0|x|100.0||20260101-toy|valid|gemm-fp64 on Toy, 4 CPUs|{}|builtin|"
+        "pass|2025-12-31T19:02:00|200|Toy, 4 CPUs|100.0|x|100.0||20260101-toy|valid|gemm-fp64 on Toy, 4 CPUs|{}|builtin|"
         "false|{}|1767225720.0|null|toy|1767225600.0|null||gemm-fp64 %size=1024 %threads=4|4|null|1|null|null|null|cpu|"
         "100.0|GFLOP/s|99.0|-0.02|None|gemm-fp64_6a10f0f6|1024|toy|4|gemm-fp64_size_1024_threads_4|null"
     )
