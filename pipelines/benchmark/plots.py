@@ -63,13 +63,18 @@ def roofline(run: Run, results: Sequence[Result]) -> dict[str, Any] | None:
 
 def scaling(results: Sequence[Result], count: Literal["threads", "gpus"]) -> list[dict[str, Any]]:
     """How figures of one device change with the number of threads, or of GPUs, where all else is the same."""
-    groups: dict[tuple[object, ...], dict[int, Result]] = {}
+    groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for one in results:
         settings = {"threads": one.threads, **one.parameters}
         if one.summary and count in settings:
             number = int(settings.pop(count))
-            groups.setdefault((one.workload, one.unit, *sorted(settings.items())), {})[number] = one
-    return [_scaling(count, dict(sorted(group.items()))) for group in groups.values() if len(group) > 1]
+            others = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
+            groups.setdefault((one.workload, one.unit, others), {})[number] = one
+    return [
+        _scaling(count, dict(sorted(group.items()))) | {"settings": others}
+        for (_, _, others), group in groups.items()
+        if len(group) > 1
+    ]
 
 
 def _median(one: Result) -> float:

@@ -179,6 +179,7 @@ def test_the_report_shows_the_plots_of_several_workloads(tmp_path: Path) -> None
     assert "gemm-fp64: 80 FLOP/byte, 1000 GFLOP/s" in text
     assert "gemm-fp64 on Toy, 4 CPUs with 4, 8 threads" in text
     assert "90 % with 8 (suspect)" in text
+    assert 'gemm-fp64 by threads <span class="faint">(size 1024)</span>' in text
     assert text.count("<svg") == text.count('role="img" aria-label="') == text.count("<figcaption>") == 8
     assert not re.search(r">[\d.]+e\+\d", text), "a figure with an exponent"
 
