@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.benchmark import limits
 from pipelines.benchmark.axes import Box, Label, LogAxis, Spot, along, around, dots, label
-from pipelines.benchmark.model import Machine, Result, Run, figure
+from pipelines.benchmark.model import Device, Machine, Result, Run, figure
 
 # Of a plot, in pixels: its size with its axes, and the space for what they say.
 WIDTH, HEIGHT, LEFT, TOP, BELOW = 680, 320, 70, 22, 44
 BYTES, FLOP = "GB/s", "GFLOP/s"
+# By what is in their names: measures of memory, and products of matrices, which are as fast as arithmetic gets.
 MEMORY = ("memory-copy", "memory-triad")
-# Of a product of matrices it is said that it is as fast as arithmetic gets.
 PRODUCTS = "gemm-"
+# What says how many threads or GPUs a workload has used, the first that it has.
+COUNTS: dict[Device, tuple[str, ...]] = {"cpu": ("threads",), "gpu": ("gpus", "processes")}
 PLOT = Box(LEFT, TOP, WIDTH, HEIGHT - BELOW)
 
 
@@ -31,7 +33,7 @@ def roofline(run: Run, results: Sequence[Result]) -> dict[str, Any] | None:
 
     ``None`` where the run has not measured both. S. Williams, A. Waterman and D. Patterson (2009).
     """
-    memory = [one for one in results if one.summary and one.unit == BYTES and one.workload in MEMORY]
+    memory = [one for one in results if one.summary and one.unit == BYTES and one.workload.endswith(MEMORY)]
     work = [one for one in results if one.summary and one.unit == FLOP and one.traffic]
     if not memory or not work:
         return None
@@ -61,18 +63,19 @@ def roofline(run: Run, results: Sequence[Result]) -> dict[str, Any] | None:
     return {"run": run, "marks": marks, "lines": sloping + level, "x": x.ticks(), "y": y.ticks()}
 
 
-def scaling(results: Sequence[Result], count: Literal["threads", "gpus"]) -> list[dict[str, Any]]:
+def scaling(results: Sequence[Result], kind: Device) -> list[dict[str, Any]]:
     """How figures of one device change with the number of threads, or of GPUs, where all else is the same."""
     groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for one in results:
-        settings = {"threads": one.threads, **one.parameters}
-        if one.summary and count in settings:
-            number = int(settings.pop(count))
-            others = ", ".join(f"{name} {value}" for name, value in sorted(settings.items()))
-            groups.setdefault((one.workload, one.unit, others), {})[number] = one
+        others = {"threads": one.threads, **one.parameters}
+        count = next((name for name in COUNTS[kind] if name in others), None)
+        if one.summary and count:
+            number = int(others.pop(count))
+            text = ", ".join(f"{name} {value}" for name, value in sorted(others.items()))
+            groups.setdefault((one.workload, one.unit, text), {})[number] = one
     return [
-        _scaling(count, dict(sorted(group.items()))) | {"settings": others}
-        for (_, _, others), group in groups.items()
+        _scaling(kind, dict(sorted(group.items()))) | {"settings": text}
+        for (_, _, text), group in groups.items()
         if len(group) > 1
     ]
 
@@ -115,7 +118,7 @@ def _flats(machine: Machine, work: Sequence[Result]) -> list[Roof]:
         limit = _limit(one, machine)
         if limit:
             found.setdefault(limit, Roof(f"{one.workload} limit", limit, measured=False))
-        elif one.workload.startswith(PRODUCTS):
+        elif PRODUCTS in one.workload:
             found[_median(one)] = Roof("", _median(one), measured=True)
     return list(found.values())
 
@@ -153,28 +156,33 @@ def _above(line: dict[str, Any]) -> list[Spot]:
     return [Spot(line["x2"] - shift, row, "end") for shift in range(4, 404, 40) for row in rows]
 
 
-def _scaling(count: str, group: dict[int, Result]) -> dict[str, Any]:
-    """Figures by number, and what they were if each one more did as much as the first ones do."""
+def _scaling(kind: Device, group: dict[int, Result]) -> dict[str, Any]:
+    """Figures by number, beside the ideal: each one more does as much as the first ones do.
+
+    Bytes that GPUs send to each other are ideal where they stay as fast as between the first ones.
+    """
     numbers = list(group)
     first = group[numbers[0]]
-    base = _median(first)
-    ideals = [base * (n / numbers[0] if first.direction == "higher" else numbers[0] / n) for n in numbers]
+    level = kind == "gpu" and first.unit == BYTES
+    times = [1.0 if level else number / numbers[0] for number in numbers]
+    ideals = [_median(first) * (one if first.direction == "higher" else 1 / one) for one in times]
     summaries = [one.summary for one in group.values() if one.summary]
     values = [*ideals, *(one.low for one in summaries), *(one.high for one in summaries)]
     x = LogAxis(numbers[0] / 1.15, numbers[-1] * 1.15, PLOT.left, PLOT.right)
     y = LogAxis(min(values) / 1.15, max(values) * 1.15, PLOT.bottom, PLOT.top)
-    marks = []
-    for (number, result), one in zip(group.items(), summaries, strict=True):
-        times = one.median / base if first.direction == "higher" else base / one.median
-        marks.append({
+    marks = [
+        {
             "x": x.place(number), "y": y.place(one.median), "high": y.place(one.high), "low": y.place(one.low),
-            "number": number, "summary": one, "status": result.status, "share": times * numbers[0] / number,
-        })  # fmt: skip
-    ideal = [(x.place(number), y.place(value)) for number, value in zip(numbers, ideals, strict=True)]
+            "number": number, "summary": one, "status": group[number].status,
+            "share": one.median / ideal if first.direction == "higher" else ideal / one.median,
+        }
+        for number, one, ideal in zip(numbers, summaries, ideals, strict=True)
+    ]  # fmt: skip
+    line = [(x.place(number), y.place(value)) for number, value in zip(numbers, ideals, strict=True)]
     return {
-        "workload": first.workload, "unit": first.unit, "count": "GPUs" if count == "gpus" else count, "marks": marks,
-        "ideal": ideal, "ideal_label": _ideal_label(ideal, marks),
-        "x": _numbers(x, numbers), "y": y.ticks(), "first": numbers[0],
+        "workload": first.workload, "unit": first.unit, "count": "GPUs" if kind == "gpu" else "threads", "marks": marks,
+        "ideal": line, "ideal_label": _ideal_label(line, marks), "level": level, "x": _numbers(x, numbers),
+        "y": y.ticks(), "first": numbers[0],
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def _device(name: str, sections: list[dict[str, Any]]) -> dict[str, Any]:
     rooflines = (plots.roofline(runs[key], results[key]) for key in newest)
     return {
         "name": name, "sections": sections, "roofline": next((one for one in rooflines if one), None),
-        "scaling": plots.scaling([one["latest"] for one in sections], "gpus" if kind == "gpu" else "threads"),
+        "scaling": plots.scaling([one["latest"] for one in sections], kind),
     }  # fmt: skip
 
 

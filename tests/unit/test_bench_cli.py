@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pipelines.benchmark import axes, engine, export, report
+from pipelines.benchmark.machine import conditions
 from pipelines.benchmark.model import Plan, Result
 from pipelines.benchmark.store import Store
 from testbed.cli import bench as cli
@@ -257,7 +259,7 @@ def test_the_export_for_reframe(store: Store, tmp_path: Path, monkeypatch: pytes
             call(*command, "--output", place)
 
 
-def test_the_table_of_a_run_on_a_gpu(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_a_run_on_a_gpu(store: Store) -> None:
     hot = H200.model_copy(update={"slowed": ("heat (driver)",), "pcie": "PCIe 5 x8", "max_pcie": "PCIe 5 x16"})
     busy = MACHINE.model_copy(update={"gpus": (hot,), "load": 4.0})
     there: dict[str, Any] = {"device": "NVIDIA H200", "parameters": {}}
@@ -267,13 +269,14 @@ def test_the_table_of_a_run_on_a_gpu(store: Store, monkeypatch: pytest.MonkeyPat
         result(noise(794512.0, scatter=0), "gemm-bf16", **there),
         day=9, machine=busy,
     )  # fmt: skip
-    monkeypatch.setattr(cli, "chosen", lambda names, device: dict.fromkeys(names, device))
-    monkeypatch.setattr(engine, "run", lambda *_: done)
-    shown = call("run", "--device", "gpu")
-    for said in ("12350 img/s", "4.321 us", "794500 GFLOP/s", "NVIDIA H200"):
-        assert said in shown
+    store.append(done)
     reasons = ["its clock is held down: heat (driver)", "its PCIe link is PCIe 5 x8, it can do PCIe 5 x16"]
-    assert answer("run", "--device", "gpu")["conditions"] == reasons
+    assert conditions(busy, "gpu") == reasons
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(cli._run_table(done, reasons))
+    for said in ("12350 img/s", "4.321 us", "794500 GFLOP/s", "NVIDIA H200", *reasons):
+        assert said in shown.get()
     text = report.render(store, device="NVIDIA H200")
     assert "; ".join(["other work: load 4.0 on 4 CPUs before the first call", *reasons]) in text
     assert "12350 to 12350" in call("history", "--workload", "resnet50-infer")

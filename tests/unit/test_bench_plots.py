@@ -81,6 +81,11 @@ def test_what_memory_bounds_lies_on_the_slope_and_what_arithmetic_bounds_on_the_
     assert (slope["text"], slope["measured"], flat["measured"]) == ("memory-copy measured: 100 GB/s", True, True)
 
 
+def test_workloads_of_torch_are_roofs_as_well() -> None:
+    drawn = roofline(copy(workload="torch-memory-triad"), gemm(1000.0, 80.0, "torch-gemm-fp64"))
+    assert [one["text"] for one in drawn["lines"]] == ["torch-memory-triad measured: 100 GB/s", ""]
+
+
 def test_the_limits_of_a_known_device_are_roofs() -> None:
     there = {"device": "NVIDIA H200"}
     drawn = roofline(copy(4000.0, **there), gemm(790000.0, 5000.0, "gemm-bf16", **there), machine=GPU_MACHINE)
@@ -103,7 +108,7 @@ def test_a_suspect_roof_says_so() -> None:
         (copy(), result(noise(10.0))),
         (copy(), gemm(10.0, 0.1, "stencil")),
         (copy(summary=None, status="invalid"), gemm(1000.0, 80.0)),
-        (copy(workload="host-to-device"), gemm(1000.0, 80.0)),
+        (copy(workload="host-to-host"), gemm(1000.0, 80.0)),
     ],
     ids=["memory only", "arithmetic only", "unknown traffic", "no roof", "invalid", "other bytes"],
 )
@@ -131,7 +136,7 @@ def test_no_label_lies_on_another_or_on_a_dot() -> None:
 
 def test_figures_by_threads_are_held_against_the_ideal() -> None:
     results = [result(noise(level, scatter=0), threads=count) for count, level in ((4, 300.0), (1, 100.0), (2, 180.0))]
-    (drawn,) = plots.scaling(results, "threads")
+    (drawn,) = plots.scaling(results, "cpu")
     assert [(one["number"], round(one["share"], 3)) for one in drawn["marks"]] == [(1, 1.0), (2, 0.9), (4, 0.75)]
     assert drawn["ideal"][0] == (drawn["marks"][0]["x"], drawn["marks"][0]["y"])
     assert all(at < one["y"] for (_, at), one in zip(drawn["ideal"][1:], drawn["marks"][1:], strict=True))
@@ -143,24 +148,33 @@ def test_times_by_gpus_are_ideal_where_they_halve() -> None:
         result(noise(level, scatter=0), "step", unit="ms", direction="lower", parameters={"gpus": count})
         for count, level in ((2, 10.0), (4, 8.0))
     ]
-    (drawn,) = plots.scaling(results, "gpus")
+    (drawn,) = plots.scaling(results, "gpu")
     assert (drawn["count"], drawn["marks"][1]["share"]) == ("GPUs", pytest.approx(0.625))
     assert drawn["ideal"][1][1] > drawn["marks"][1]["y"]
-    assert plots.scaling(results, "threads") == []
+    assert plots.scaling(results, "cpu") == []
+
+
+def test_bytes_between_gpus_are_ideal_where_they_stay_as_fast(tmp_path: Path) -> None:
+    there: dict[str, Any] = {"workload": "all-reduce", "unit": "GB/s", "device": "NVIDIA H200"}
+    store = Store(tmp_path)
+    for day, (count, level) in enumerate(((2, 400.0), (8, 300.0))):
+        one = result(noise(level, scatter=0), parameters={"processes": count}, **there)
+        store.append(run(one, day=day, machine=GPU_MACHINE))
+    assert "(dashed: as much as with 2): 75 % with 8." in report.render(store)
 
 
 def test_only_what_is_otherwise_the_same_is_compared_by_threads() -> None:
     one = result(noise(100.0), threads=1)
-    assert plots.scaling([one], "threads") == []
-    assert plots.scaling([one, result(noise(100.0), threads=2, parameters={"size": 2048})], "threads") == []
-    assert plots.scaling([one, result(noise(100.0), "gemm-fp32", threads=2)], "threads") == []
+    assert plots.scaling([one], "cpu") == []
+    assert plots.scaling([one, result(noise(100.0), threads=2, parameters={"size": 2048})], "cpu") == []
+    assert plots.scaling([one, result(noise(100.0), "gemm-fp32", threads=2)], "cpu") == []
     invalid = result(noise(100.0), threads=2, status="invalid", summary=None)
-    assert plots.scaling([one, invalid], "threads") == []
+    assert plots.scaling([one, invalid], "cpu") == []
 
 
 def test_numbers_on_an_axis_do_not_lie_on_each_other() -> None:
     results = [result(noise(10.0 * count), threads=count) for count in (1, 2, *range(120, 129))]
-    (drawn,) = plots.scaling(results, "threads")
+    (drawn,) = plots.scaling(results, "cpu")
     assert [number for _, number in drawn["x"]] == [1, 2, 120]
     assert len(drawn["marks"]) == 11
 

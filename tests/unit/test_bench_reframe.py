@@ -72,9 +72,9 @@ def test_a_line_has_the_fields_of_reframes_default_format(abroad: None) -> None:
     assert line.header == HEADER
     assert line.path == Path("toy/cpu/gemm-fp64.log")
     assert line.text == (
-        "pass|2025-12-31T19:02:00|200|Toy, 4 CPUs|100.0|x|100.0||20260101-toy|valid|gemm-fp64 on Toy, 4 CPUs|{}|builtin|"
-        "false|{}|1767225720.0|null|toy|1767225600.0|null||gemm-fp64 %size=1024 %threads=4|4|null|1|null|null|null|cpu|"
-        "100.0|GFLOP/s|99.0|-0.02|None|gemm-fp64_6a10f0f6|1024|toy|4|gemm-fp64_size_1024_threads_4|null"
+        "pass|2025-12-31T19:02:00|200|Toy, 4 CPUs|100.0|x|100.0||20260101-toy|valid|gemm-fp64 on Toy, 4 CPUs|{}|"
+        "builtin|false|{}|1767225720.0|null|toy|1767225600.0|null||gemm-fp64 %size=1024 %threads=4|4|null|1|null|null|"
+        "null|cpu|100.0|GFLOP/s|99.0|-0.02|None|gemm-fp64_6a10f0f6|1024|toy|4|gemm-fp64_size_1024_threads_4|null"
     )
 
 
@@ -173,6 +173,9 @@ def test_gpus_and_jobs_of_schedulers_have_the_fields_that_reframe_has_for_them()
     ]
     assert case(one, machine=machine, submission=way)["scheduler"] == "slurm"
     assert fields(exact(5000.0, device="NVIDIA H200"), machine=machine)["num_gpus_per_node"] == "1"
+    shared: dict[str, Any] = {"parameters": {"processes": 4}}
+    assert case(exact(400.0, device="NVIDIA H200", **shared), machine=machine)["num_gpus_per_node"] == 4
+    assert case(exact(400.0, **shared), machine=machine)["num_gpus_per_node"] is None
     (there,) = reframe.perflog(run(one, machine=machine), {}, "../../site")
     assert there.path == Path("_site/gpu/gemm-fp64.log")
 
