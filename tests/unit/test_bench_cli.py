@@ -246,11 +246,11 @@ def test_the_export_for_reframe(store: Store, tmp_path: Path, monkeypatch: pytes
     assert found["perfvalues"]["site:cpu:median"][1:4] == [pytest.approx(100, rel=0.01), -0.02, None]
     assert json.loads(call(*report_of, "--minimum", "0.2"))["session_info"]["num_failures"] == 0
     answer(*report_of, "--output", "report.json")
-    assert json.loads(Path("report.json").read_text())["session_info"]["bench_run"] == "20260104-toy"
+    assert json.loads(Path("report.json").read_text(encoding="utf-8"))["session_info"]["bench_run"] == "20260104-toy"
     log = Path("perflogs/toy/cpu/gemm-fp64.log")
     logs_of = ("export", "--format", "reframe-perflog")
     assert answer(*logs_of) == {"ok": True, "export": "perflogs", "files": [str(log)]}
-    assert log.read_text().splitlines()[1].startswith("fail|")
+    assert log.read_text(encoding="utf-8").splitlines()[1].startswith("fail|")
     assert "nothing written: perflogs has this run" in call(*logs_of)
     assert "written: logs/site/cpu/gemm-fp64.log" in call(*logs_of, "--output", "logs", "--system", "site")
     call("export", "--format", "reframe", code=2)
