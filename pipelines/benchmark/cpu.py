@@ -115,7 +115,7 @@ class Memory(Workload):
     def setup(self, resources: Resources) -> None:
         """Each thread touches its part first, so that the memory is near to it."""
         size = self.asked or array_size(machine.caches())
-        self._require(size * self.arrays)
+        require_memory(self.name, size * self.arrays)
         self.length = size // 8
         self.work = 8.0 * self.length * self.arrays
         step = -(-self.length // resources.threads)
@@ -132,14 +132,6 @@ class Memory(Workload):
         """End the threads and drop the arrays."""
         self.pool.shutdown()
         del self.data
-
-    def _require(self, needed: int) -> None:
-        found = machine.memory_available()
-        if needed > found // 2:
-            raise DeepError(
-                f"not enough memory for {self.name}", host=machine_name(), found=f"{human(found)} available",
-                needed=f"{human(2 * needed)}, twice the arrays", next_step="measure when the machine has nothing to do",
-            )  # fmt: skip
 
     def _together(self, action: Callable[[slice], None]) -> None:
         for _ in self.pool.map(action, self.parts):
@@ -193,6 +185,16 @@ class Triad(Memory):
 
     def _expected(self) -> Vector:
         return self.data[1] + self.scalar * self.data[2]
+
+
+def require_memory(name: str, needed: int) -> None:
+    """Raise ``DeepError`` where this machine has less than twice as many bytes available."""
+    found = machine.memory_available()
+    if needed > found // 2:
+        raise DeepError(
+            f"not enough memory for {name}", host=machine_name(), found=f"{human(found)} available",
+            needed=f"{human(2 * needed)}, twice the arrays", next_step="measure when the machine has nothing to do",
+        )  # fmt: skip
 
 
 def array_size(caches: int | None) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pipelines
 from pipelines.benchmark import gpu, limits, stats
 from pipelines.benchmark.machine import activity, fingerprint, ticks
 from pipelines.benchmark.model import UNITS, Activity, Machine, Plan, Result, Run
-from pipelines.benchmark.workload import THREAD_VARIABLES, Workload, load
+from pipelines.benchmark.workload import THREAD_VARIABLES, Resources, Workload, chosen, load
 from testbed.errors import DeepError
 
 # Seconds that a process may need beside its calls: importing libraries, making data, checking the result.
@@ -43,12 +43,42 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
             note(f"{name}, process {turn} of {plan.processes}")
             outcomes[name].append(_process(name, place, plan, threads))
     meanwhile = activity(before, ticks())
+    machine = _with_libraries(machine, outcomes)
     results = [_result(workloads[name], machine, meanwhile, plan, threads, outcomes[name]) for name in places]
     return Run(
         id=f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", label=plan.label, started=began, ended=datetime.now(UTC),
         seed=plan.seed, repeats=plan.repeats, processes=plan.processes, machine=machine, activity=meanwhile,
         results=tuple(results),
     )  # fmt: skip
+
+
+def runnable(names: Iterable[str], plan: Plan, note: Note = lambda _: None) -> dict[str, str]:
+    """The workloads of these names and where they are; where none is named, all of the device that can run here.
+
+    Raises ``DeepError`` where one that was named cannot, or none can.
+    """
+    names = tuple(names)
+    places = chosen(names, plan.device)
+    machine = fingerprint()
+    if plan.device == "gpu":
+        gpu.require_real(machine)
+    resources = Resources(plan.threads or machine.cpu.granted, plan.device, plan.gpus)
+    refused = {name: why for name, place in places.items() if (why := load(place).lacking(resources, machine))}
+    able = {name: place for name, place in places.items() if name not in refused}
+    if refused and (names or not able):
+        raise next(iter(refused.values()))
+    reasons = {name: str(why) for name, why in refused.items()}
+    for reason in dict.fromkeys(reasons.values()):
+        note(f"left out {', '.join(name for name, why in reasons.items() if why == reason)}: {reason}")
+    return able
+
+
+def _with_libraries(machine: Machine, outcomes: Mapping[str, list[dict[str, Any]]]) -> Machine:
+    """The machine with what the processes have said of their libraries."""
+    libraries = dict(machine.libraries)
+    for outcome in (one for found in outcomes.values() for one in found):
+        libraries |= outcome.get("libraries", {})
+    return machine.model_copy(update={"libraries": libraries})
 
 
 def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:

@@ -76,12 +76,14 @@ def _gpu(nvml: Any, index: int) -> Gpu:
     reasons = ask(nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
     clients = ask(nvml.nvmlDeviceGetMPSComputeRunningProcesses)
     processes = ask(nvml.nvmlDeviceGetComputeRunningProcesses)
+    capability = ask(nvml.nvmlDeviceGetCudaComputeCapability)
     return Gpu(
         index=index,
         model=model,
         uuid=_plain(nvml.nvmlDeviceGetUUID(handle)),
         simulated=SIMULATED in model.lower(),
         memory=memory.total if memory else None,
+        capability=tuple(capability) if capability else None,
         driver=_plain(nvml.nvmlSystemGetDriverVersion()),
         cuda=_cuda(nvml),
         clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),

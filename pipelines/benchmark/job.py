@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from pipelines.benchmark import engine
 from pipelines.benchmark.model import Specification
-from pipelines.benchmark.workload import chosen
 from testbed.errors import DeepError
 
 # For schedulers that give no standard input.
@@ -26,8 +25,8 @@ def main() -> int:
     """Read, measure and say it."""
     try:
         specification = Specification.model_validate_json(os.environ.get(VARIABLE) or sys.stdin.read())
-        places = chosen(specification.workloads, specification.plan.device)
-        run = engine.run(places, specification.plan, lambda text: say(note=text))
+        places = engine.runnable(specification.workloads, specification.plan, note)
+        run = engine.run(places, specification.plan, note)
     except ValidationError as refused:
         say(error=DeepError("no specification of a benchmark", found=str(refused)).as_dict())
         return 1
@@ -36,6 +35,11 @@ def main() -> int:
         return 1
     say(run=run.model_dump(mode="json"))
     return 0
+
+
+def note(text: str) -> None:
+    """What is being done."""
+    say(note=text)
 
 
 def say(**document: Any) -> None:

@@ -23,7 +23,7 @@ FAR_BELOW = 0.6
 FLOP_PER_CYCLE = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 # Shares of the processors' time that others may use during a run whose figures of processors and memory are believed.
 MOST_OTHERS, MOST_STOLEN = 0.05, 0.01
-PRECISION = {"gemm-fp64": 1, "gemm-fp32": 2}
+PRECISION = {"gemm-fp64": 1, "gemm-fp32": 2, "torch-gemm-fp64": 1, "torch-gemm-fp32": 2}
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -14,7 +14,7 @@ from pipelines.benchmark.model import Activity, Cpu, Machine
 from testbed.host import machine_name, os_release
 
 ROOT = Path("/")
-LIBRARIES = ("numpy", "scipy", "torch", "triton")
+LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "triton")
 # What widens a processor's arithmetic, by the names of /proc/cpuinfo.
 FLAGS = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 IN_CONTAINER = {".dockerenv": "docker", "run/.containerenv": "podman", "run/secrets/kubernetes.io": "kubernetes"}

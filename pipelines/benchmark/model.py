@@ -64,6 +64,7 @@ class Cpu(Strict):
 class Gpu(Strict):
     """One GPU as NVML describes it; what it does not say is nothing. Memory is in bytes, clocks are in MHz.
 
+    ``capability``: CUDA's compute capability, which says what arithmetic the GPU has.
     ``processes``: of others on it; ``mps``: clients of the Multi-Process Service; ``slowed``: why its clock is down.
     """
 
@@ -72,6 +73,7 @@ class Gpu(Strict):
     uuid: str
     simulated: bool
     memory: int | None = None
+    capability: tuple[int, int] | None = None
     driver: str | None = None
     cuda: str | None = None
     clock: int | None = None

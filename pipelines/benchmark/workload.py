@@ -7,8 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
-from pipelines.benchmark.model import UNITS, Device, Parameters
+from pipelines.benchmark.model import UNITS, Device, Machine, Parameters
 from testbed.errors import DeepError
+
+PYTORCH = "pipelines.benchmark.pytorch"
+
+
+def _networks(precision: str) -> dict[str, str]:
+    """Training and inference of DEEP's networks, and a transformer's training, in a precision."""
+    kinds = [
+        f"{name}-{kind}" for name in ("googlenet", "inception3", "resnet50", "vgg16") for kind in ("train", "inference")
+    ]
+    names = [f"{kind}-{precision}" for kind in (*kinds, "transformer-train")]
+    return {name: f"{PYTORCH}.networks:{name}" for name in names}
+
 
 # Where each is defined, by the device it runs on. They are imported by the processes that measure: libraries read
 # their number of threads once.
@@ -18,8 +30,32 @@ WORKLOADS: dict[Device, dict[str, str]] = {
         "gemm-fp32": "pipelines.benchmark.cpu:Gemm32",
         "memory-copy": "pipelines.benchmark.cpu:Copy",
         "memory-triad": "pipelines.benchmark.cpu:Triad",
-    },
-    "gpu": {},
+        "torch-gemm-fp64": f"{PYTORCH}.arrays:HostGemm64",
+        "torch-gemm-fp32": f"{PYTORCH}.arrays:HostGemm32",
+        "gemm-bf16": f"{PYTORCH}.arrays:GemmBf16",
+        "torch-memory-copy": f"{PYTORCH}.arrays:HostCopy",
+        "torch-memory-triad": f"{PYTORCH}.arrays:HostTriad",
+        "host-to-host": f"{PYTORCH}.arrays:HostToHost",
+        "operation-call": f"{PYTORCH}.arrays:Operation",
+        "all-reduce": f"{PYTORCH}.collective:AllReduce",
+    }
+    | _networks("fp32"),
+    "gpu": {
+        "gemm-fp64": f"{PYTORCH}.arrays:Gemm64",
+        "gemm-fp32": f"{PYTORCH}.arrays:Gemm32",
+        "gemm-tf32": f"{PYTORCH}.arrays:GemmTf32",
+        "gemm-bf16": f"{PYTORCH}.arrays:GemmBf16",
+        "gemm-fp16": f"{PYTORCH}.arrays:GemmFp16",
+        "gemm-fp8": f"{PYTORCH}.arrays:GemmFp8",
+        "memory-copy": f"{PYTORCH}.arrays:Copy",
+        "memory-triad": f"{PYTORCH}.arrays:Triad",
+        "host-to-device": f"{PYTORCH}.arrays:HostToDevice",
+        "device-to-host": f"{PYTORCH}.arrays:DeviceToHost",
+        "kernel-launch": f"{PYTORCH}.arrays:Launch",
+        "all-reduce": f"{PYTORCH}.collective:AllReduce",
+    }
+    | _networks("amp")
+    | _networks("tf32"),
 }
 # Variables by which the libraries that may be below numpy are told how many threads to use.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
@@ -51,6 +87,11 @@ class Workload(ABC):
     def parameters(self) -> Parameters:
         """What makes figures comparable: sizes and types."""
 
+    @classmethod
+    def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:  # noqa: ARG003
+        """Why it cannot run here with these, by what is known without importing its libraries."""
+        return None
+
     @abstractmethod
     def setup(self, resources: Resources) -> None:
         """Make the data; raises ``DeepError`` where the machine has no room for them."""
@@ -66,6 +107,14 @@ class Workload(ABC):
     @abstractmethod
     def teardown(self) -> None:
         """Give back what ``setup`` has taken."""
+
+    def versions(self) -> dict[str, str]:
+        """Of libraries, what only they know themselves."""
+        return {}
+
+    def explained(self, failure: Exception) -> DeepError | None:  # noqa: ARG002
+        """What a failure of a library means to a user; nothing where it is none of those that are known."""
+        return None
 
     def value(self, seconds: float) -> float:
         """The figure of a call that took so long, in ``unit``."""

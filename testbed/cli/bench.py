@@ -94,7 +94,8 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
     as_json: Json = False,
 ) -> None:
     """Measure workloads here or where a back end runs them, and keep the run; exit status 1 when one has no figure."""
-    places = chosen(workloads or [], device)
+    names = tuple(workloads or ())
+    chosen(names, device)
     plan = Plan(
         device=device, gpus=gpus, threads=threads, repeats=repeats, processes=processes, limit=limit, label=label
     )  # fmt: skip
@@ -102,9 +103,9 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
     store = _store(folder)
     store.prepare()
     if backend is None:
-        done = engine.run(places, plan, _progress)
+        done = engine.run(engine.runnable(names, plan, _progress), plan, _progress)
     else:
-        done = backends.run(backend, Specification(workloads=tuple(places), plan=plan), _progress)
+        done = backends.run(backend, Specification(workloads=names, plan=plan), _progress)
     store.append(done)
     notes = conditions(done.machine, device)
     data = {"ok": done.ok, "run": done.model_dump(mode="json"), "conditions": notes}

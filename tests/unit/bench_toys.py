@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -86,6 +88,19 @@ class Scripted(Workload):
 
     def teardown(self) -> None:
         self.state.append("torn down")
+
+
+class Chatty(Scripted):
+    """Prints as a library written in C does, past Python's own standard output."""
+
+    name = "chatty"
+
+    def __init__(self) -> None:
+        super().__init__(Clock(), itertools.repeat(1.0))
+
+    @override
+    def setup(self, resources: Resources) -> None:
+        os.write(1, b"[Gloo] Rank 0 is connected to 1 peer ranks\n")
 
 
 class Dies(Scripted):

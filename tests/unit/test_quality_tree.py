@@ -127,7 +127,9 @@ def test_a_requirement_without_a_hash_is_noticed() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [entry for group in project["optional-dependencies"].values() for entry in group]
+    # PyTorch is left to who installs it: which build fits is up to the driver, and each takes gigabytes.
+    groups = {name: group for name, group in project["optional-dependencies"].items() if name != "torch"}
+    extras = [entry for group in groups.values() for entry in group]
     wanted = {re.split(r"[<>=\[;]", entry)[0].lower() for entry in [*project["dependencies"], *extras]}
     pins = "\n".join(path.read_text(encoding="utf-8") for path in REQUIREMENTS)
     assert wanted <= {name.lower() for name in re.findall(r"^([A-Za-z0-9._-]+)==", pins, re.MULTILINE)}
