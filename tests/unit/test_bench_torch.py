@@ -121,6 +121,12 @@ def test_what_needs_torch_is_refused_without(monkeypatch: pytest.MonkeyPatch, na
     assert refused.value.next_step == "pip install 'deep-testbed[torch]'"
 
 
+def test_what_was_named_is_not_left_out_beside_what_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    here(monkeypatch, torch=False)
+    with pytest.raises(DeepError, match="PyTorch is not installed"):
+        engine.runnable(["gemm-fp64", "gemm-bf16"], Plan())
+
+
 @pytest.mark.parametrize("names", [[], ["gemm-bf16"], ["resnet50-train-amp"]])
 def test_a_simulated_gpu_is_refused_before_torch_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, names: list[str]
@@ -246,6 +252,22 @@ def test_a_gpu_by_its_name_or_a_part_of_it_is_that_gpu(monkeypatch: pytest.Monke
         pytorch.require_first_gpu(MACHINE.model_copy(update={"gpus": (HOPPER,)}))
 
 
+@pytest.mark.parametrize("nccl", [True, False])
+def test_versions_that_only_torch_knows(monkeypatch: pytest.MonkeyPatch, nccl: bool) -> None:
+    fake(
+        monkeypatch,
+        backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91002)),
+        cuda=SimpleNamespace(nccl=SimpleNamespace(version=lambda: (2, 27, 3))),
+        distributed=SimpleNamespace(is_available=lambda: True, is_nccl_available=lambda: nccl),
+    )
+    one = arrays.Launch()
+    one.resources = Resources(1, "gpu")
+    known = {"torch": "2.9", "cuda-runtime": "12.8", "cudnn": "91002"}
+    assert one.versions() == (known | {"nccl": "2.27.3"} if nccl else known)
+    one.resources = Resources(1)
+    assert one.versions() == {"torch": "2.9"}
+
+
 @pytest.mark.parametrize("new", [True, False])
 def test_tf32_is_only_used_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, new: bool) -> None:
     products = SimpleNamespace(fp32_precision="none") if new else SimpleNamespace()
@@ -269,6 +291,7 @@ def test_tf32_is_used_by_what_is_named_so() -> None:
     strict = {name for name, one in made.items() if not getattr(one, "tf32", False)}
     assert {name for name in made if name.startswith("gemm-")} - strict == {"gemm-tf32"}
     assert all((name in strict) == ("tf32" not in name) for name in made if "-amp" not in name)
+    assert not any(one.tf32 for name, one in networks._all().items() if name.endswith("-fp32"))
 
 
 def test_versions_of_libraries_come_back_from_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:

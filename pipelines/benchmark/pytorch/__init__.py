@@ -100,7 +100,8 @@ class Torch(Workload):
         if self.resources.device == "gpu":
             found["cuda-runtime"] = str(torch.version.cuda)
             found["cudnn"] = str(torch.backends.cudnn.version())
-            found["nccl"] = ".".join(str(part) for part in torch.cuda.nccl.version())
+            if torch.distributed.is_available() and torch.distributed.is_nccl_available():
+                found["nccl"] = ".".join(str(part) for part in torch.cuda.nccl.version())
         return found
 
     @override
