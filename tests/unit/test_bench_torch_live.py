@@ -158,6 +158,10 @@ def output_no_number(one: Any) -> Callable[[], None]:
     return attribute(one, "output", torch.full_like(one.output, math.inf))
 
 
+def output_off(one: Any) -> Callable[[], None]:
+    return attribute(one, "output", one.output * 1.1)
+
+
 def output_of_something_else(one: Any) -> Callable[[], None]:
     return attribute(one, "output", one.said(one.others))
 
@@ -174,7 +178,7 @@ SPOILT: dict[type[Any], tuple[Callable[[Any], Callable[[], None]], ...]] = {
     arrays.Launch: (launch_lost,),
     collective.AllReduce: (sum_off, something_between, sum_of_another_off),
     networks.Training: (loss_no_number, loss_rising, nothing_learnt, one_parameter_left_out),
-    networks.VisionInference: (output_no_number, output_of_something_else, output_of_nothing),
+    networks.VisionInference: (output_no_number, output_off, output_of_something_else, output_of_nothing),
 }
 
 
