@@ -40,6 +40,8 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
     before = ticks()
     for turn in range(1, plan.processes + 1):
         for name, place in places.items():
+            if any("invalid" in one for one in outcomes[name]):
+                continue  # nothing that others say makes a figure of it
             note(f"{name}, process {turn} of {plan.processes}")
             outcomes[name].append(_process(name, place, plan, threads))
     meanwhile = activity(before, ticks())
@@ -101,7 +103,7 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
         return {"invalid": f"its process ended with {done.returncode}: {last or 'it said nothing'}"}
     outcome: dict[str, Any] = json.loads(done.stdout)
     if "error" in outcome:
-        raise DeepError(**outcome["error"])
+        return {"invalid": str(DeepError(**outcome["error"]))}
     return outcome
 
 
@@ -113,9 +115,7 @@ def _result(
     threads: int,
     outcomes: list[dict[str, Any]],
 ) -> Result:
-    named: dict[str, Any] = next(
-        (one for one in outcomes if "parameters" in one), {"parameters": {}, "work": 0.0, "traffic": None}
-    )
+    named: dict[str, Any] = next((one for one in outcomes if "parameters" in one), UNKNOWN)
     result = Result(
         workload=workload.name, device=machine.device(plan.device), unit=workload.unit,
         direction=UNITS[workload.unit][0], parameters=named["parameters"], threads=threads, work=named["work"],

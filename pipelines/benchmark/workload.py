@@ -57,6 +57,14 @@ WORKLOADS: dict[Device, dict[str, str]] = {
     | _networks("amp")
     | _networks("tf32"),
 }
+# A few of each device that say most of it, and run on all models.
+QUICK: dict[Device, tuple[str, ...]] = {
+    "cpu": ("gemm-fp64", "gemm-fp32", "memory-copy", "memory-triad"),
+    "gpu": (
+        "gemm-fp32", "gemm-fp16", "memory-copy", "memory-triad", "host-to-device", "kernel-launch", "resnet50-train-amp",
+        "resnet50-inference-amp",
+    ),
+}  # fmt: skip
 # Variables by which the libraries that may be below numpy are told how many threads to use.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 

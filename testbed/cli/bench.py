@@ -17,7 +17,7 @@ from pipelines.benchmark import compare as comparing
 from pipelines.benchmark.machine import conditions
 from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, figure
 from pipelines.benchmark.store import LATEST, Series, Store
-from pipelines.benchmark.workload import WORKLOADS, chosen
+from pipelines.benchmark.workload import QUICK, WORKLOADS, chosen
 from testbed.cli.options import Json
 from testbed.console import emit, err
 from testbed.errors import DeepError
@@ -72,6 +72,7 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
         list[str] | None,
         typer.Argument(metavar="[WORKLOAD]...", help="All where none is named.", autocompletion=_complete_workload),
     ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A few workloads that say most, in minutes.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Steady calls in each process, at least.")] = 30,
     processes: Annotated[
         int,
@@ -94,8 +95,7 @@ def run(  # pylint: disable=too-many-positional-arguments  # they are options: n
     as_json: Json = False,
 ) -> None:
     """Measure workloads here or where a back end runs them, and keep the run; exit status 1 when one has no figure."""
-    names = tuple(workloads or ())
-    chosen(names, device)
+    names = _names(workloads or [], device, quick=quick)
     plan = Plan(
         device=device, gpus=gpus, threads=threads, repeats=repeats, processes=processes, limit=limit, label=label
     )  # fmt: skip
@@ -275,6 +275,15 @@ def _store(folder: Path | None) -> Store:
             needed="the extra 'benchmark'", next_step="pip install 'deep-testbed[benchmark]'",
         )  # fmt: skip
     return Store(folder)
+
+
+def _names(workloads: list[str], device: Device, *, quick: bool) -> tuple[str, ...]:
+    """The workloads that were asked for, none for all."""
+    if quick and workloads:
+        raise DeepError("--quick names the workloads itself", found=workloads[0], needed=", ".join(QUICK[device]))
+    names = QUICK[device] if quick else tuple(workloads)
+    chosen(names, device)
+    return names
 
 
 def _backend(where: str, options: list[str]) -> backends.Backend | None:

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from pipelines.benchmark import axes, engine, export, report
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Plan, Result
+from pipelines.benchmark.model import Device, Plan, Result
 from pipelines.benchmark.store import Store
+from pipelines.benchmark.workload import QUICK
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
 from testbed.paths import repo_root
@@ -71,6 +72,15 @@ def test_run_keeps_what_was_measured(store: Store, monkeypatch: pytest.MonkeyPat
     assert list(places) == ["gemm-fp64"]
     assert (plan.threads, plan.repeats, plan.processes) == (2, 40, 8)
     assert "gemm-fp64" in call("run")
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_quick_is_a_few_that_there_are(store: Store, monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+    monkeypatch.setattr(engine, "runnable", lambda names, *_: pytest.fail(", ".join(names)))
+    with pytest.raises(pytest.fail.Exception, match="^" + ", ".join(QUICK[device])):
+        call("run", "--quick", "--device", device)
+    with pytest.raises(DeepError, match=r"--quick names the workloads itself \(found: gemm-fp64"):
+        call("run", "--quick", "gemm-fp64")
 
 
 def test_run_without_a_figure_fails_and_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -212,8 +213,13 @@ def test_no_figure_is_made_without_a_real_gpu(monkeypatch: pytest.MonkeyPatch, g
         engine.run({"scripted": f"{PLACE}Scripted"}, Plan(device="gpu", processes=1))
 
 
-def test_what_a_process_refuses_reaches_the_user() -> None:
-    too_large = Plan(threads=1, processes=1, parameters={"memory-copy": {"array_bytes": 1 << 50}})
-    with pytest.raises(DeepError, match="not enough memory") as refused:
-        engine.run({"memory-copy": CPU["memory-copy"]}, too_large)
-    assert refused.value.host
+def test_what_a_process_refuses_is_the_reason_and_costs_no_other_figure() -> None:
+    notes: list[str] = []
+    plan = Plan(threads=1, processes=2, parameters=SMALL | {"memory-copy": {"array_bytes": 1 << 50}})
+    done = engine.run({name: CPU[name] for name in ("memory-copy", "gemm-fp64")}, plan, notes.append)
+    refused, other = done.results
+    assert (refused.status, refused.summary) == ("invalid", None)
+    assert re.search(r"not enough memory for memory-copy .*found: .* available; needed:", refused.reasons[0])
+    assert len(refused.reasons) == 1
+    assert len(other.samples) == 2 or other.reasons[0].startswith("not steady within")
+    assert [one for one in notes if "memory-copy" in one] == ["memory-copy, process 1 of 2"], "it is not asked again"
