@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar, override
 
@@ -105,6 +108,61 @@ def test_an_interrupted_wait_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         brought()
     assert Toy.removed
+
+
+def test_a_terminated_wait_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*_: object) -> Iterator[str | None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield None
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # without the behaviour, it must not end the tests
+    try:
+        monkeypatch.setattr(Toy, "lines", terminated)
+        with pytest.raises(KeyboardInterrupt):
+            brought()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert Toy.removed
+
+
+def test_what_cannot_be_removed_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise DeepError("it is stuck")
+
+    monkeypatch.setattr(Toy, "remove", refuses)
+    notes: list[str] = []
+    assert backends.run(Toy(), SPECIFICATION, notes.append, Toy.clock).results == RUN.results
+    assert notes[-1] == "toy: job of gemm-fp64 may be left behind: it is stuck"
+    Toy.said.pop()
+    with pytest.raises(DeepError, match="exit status 7"):
+        brought()
+
+
+def test_lines_of_a_stream_come_as_they_are_written_and_silence_is_told() -> None:
+    silent = threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        yield b"one\ntw"
+        silent.wait(30)
+        yield "o, \u2265 three\ncut".encode()
+
+    lines = backends.ticking(stream(), tick=0.01)
+    assert next(lines) == "one"
+    assert next(lines) is None
+    silent.set()
+    assert [line for line in lines if line is not None] == ["two, \u2265 three"]
+
+
+def test_what_a_stream_raises_is_raised_where_it_is_read() -> None:
+    def stream() -> Iterator[bytes]:
+        yield b"one\n"
+        raise ConnectionResetError("the server has gone")
+
+    lines = backends.ticking(stream(), tick=30)
+    assert next(lines) == "one"
+    with pytest.raises(ConnectionResetError, match="the server has gone"):
+        next(lines)
 
 
 def test_options_are_checked_before_anything_is_submitted() -> None:

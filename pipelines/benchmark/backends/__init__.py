@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import queue
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -17,16 +21,22 @@ from sqa.standard import Strict
 from testbed.errors import CHECK_FAILED, DeepError
 
 # Where each is defined; imported when it is used.
-BACKENDS: dict[str, str] = {}
+BACKENDS: dict[str, str] = {
+    "docker": "pipelines.benchmark.backends.docker:Docker",
+    "kubernetes": "pipelines.benchmark.backends.kubernetes:Kubernetes",
+}
 # How a job can end without a run.
-Fate = Literal["failed", "out of memory", "cancelled", "lost", "refused"]
+Fate = Literal["failed", "out of memory", "out of time", "cancelled", "lost", "refused"]
 FATES: dict[Fate, str] = {
     "failed": "failed",
     "out of memory": "ran out of memory",
+    "out of time": "did not end in time",
     "cancelled": "was cancelled",
     "lost": "was lost",
     "refused": "was refused",
 }
+# Seconds of silence after which whoever reads lines looks at the time.
+TICK = 2.0
 Note = Callable[[str], None]
 Clock = Callable[[], float]
 
@@ -88,12 +98,13 @@ def run(
     Raises ``DeepError`` where there is none: never is a figure made of a job that ended otherwise than it should.
     """
     submitted = clock()
-    job = backend.submit(specification)
-    note(f"{backend.name}: submitted {job}")
-    try:
-        found, waited = _followed(backend, job, submitted, note, clock)
-    finally:
-        backend.remove(job)
+    with _sigterm_interrupts():
+        job = backend.submit(specification)
+        note(f"{backend.name}: submitted {job}")
+        try:
+            found, waited = _followed(backend, job, submitted, note, clock)
+        finally:
+            _remove(backend, job, note)
     elapsed = clock() - submitted
     measured = (found.ended - found.started).total_seconds()
     submission = Submission(backend=backend.name, job=job, waited=waited, overhead=max(0.0, elapsed - measured))
@@ -104,9 +115,7 @@ def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: C
     waited: float | None = None
     for line in backend.lines(job):
         if clock() - submitted > backend.timeout:
-            raise _without(
-                backend, job, "did not end in time", f"nothing after {backend.timeout:g} s", "--option timeout="
-            )
+            raise _without(backend, job, End("out of time", f"nothing after {backend.timeout:g} s"))
         said = _document(line)
         if said is None:
             continue
@@ -117,15 +126,66 @@ def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: C
             raise DeepError(**said["error"])
         else:
             return Run.model_validate(said["run"]), waited
-    ended = backend.end(job)
-    raise _without(backend, job, FATES[ended.fate], ended.reason)
+    raise _without(backend, job, backend.end(job))
 
 
-def _without(backend: Backend, job: str, fate: str, reason: str, next_step: str | None = None) -> DeepError:
+def _without(backend: Backend, job: str, ended: End) -> DeepError:
     return DeepError(
-        f"there are no figures: the job {fate}", host=f"{backend.name} {job}", found=reason, next_step=next_step,
-        exit_code=CHECK_FAILED,
+        f"there are no figures: the job {FATES[ended.fate]}", host=f"{backend.name} {job}", found=ended.reason,
+        next_step="--option timeout=SECONDS" if ended.fate == "out of time" else None, exit_code=CHECK_FAILED,
     )  # fmt: skip
+
+
+def _remove(backend: Backend, job: str, note: Note) -> None:
+    """Have the job removed; where that fails, neither a run nor the reason why there is none is lost over it."""
+    try:
+        backend.remove(job)
+    except DeepError as failed:
+        note(f"{backend.name}: {job} may be left behind: {failed}")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Have SIGTERM, with which continuous integration ends a build, do what Ctrl-C does: the job is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def ticking(blocks: Iterable[bytes], tick: float = TICK) -> Iterator[str | None]:
+    """The lines of a stream, and ``None`` whenever it was silent for ``tick`` seconds; a line cut short is none.
+
+    The stream is read by a thread of its own, which ends when the stream does. What it raises is raised here.
+    """
+    arrived: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for block in blocks:
+                arrived.put(block)
+        except Exception as broken:  # pylint: disable=broad-exception-caught  # it is raised by whoever waits
+            arrived.put(broken)
+        arrived.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    rest = b""
+    while True:
+        try:
+            block = arrived.get(timeout=tick)
+        except queue.Empty:
+            yield None
+            continue
+        if block is None:
+            return
+        if isinstance(block, Exception):
+            raise block
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
 
 
 def _document(line: str | None) -> dict[str, Any] | None:
