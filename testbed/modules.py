@@ -647,18 +647,16 @@ def _cluster(place: Place, namespace: str) -> Iterator[Any]:
     import kubernetes
     import urllib3
 
+    from testbed import cluster
+
     settings = yaml.safe_load(login.kubeconfig(place))
     server = settings["clusters"][0]["cluster"]["server"]
     try:
-        configuration = kubernetes.client.Configuration()
-        # Untyped, as the whole library is.
-        load: Any = kubernetes.config.load_kube_config_from_dict
-        load(settings, client_configuration=configuration, persist_config=False)
-        with kubernetes.client.ApiClient(configuration) as client:
+        with cluster.connected(settings) as client:
             yield kubernetes.client.CoreV1Api(client)
     except kubernetes.client.ApiException as refused:
         raise DeepError(
-            f"Kubernetes refuses: {_said(refused)}",
+            f"Kubernetes refuses: {cluster.said(refused)}",
             host=server,
             found=f"HTTP status {refused.status}",
             needed=f"the right to read pods and their logs in namespace {namespace}",
@@ -673,13 +671,6 @@ def _cluster(place: Place, namespace: str) -> Iterator[Any]:
             next_step=f"deep site verify {place}",
             exit_code=CHECK_FAILED,
         ) from failed
-
-
-def _said(refused: Any) -> str:
-    try:
-        return str(json.loads(refused.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return str(refused.reason)
 
 
 def name_of(uuid: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import pipelines
 from pipelines.benchmark import gpu, limits, stats
-from pipelines.benchmark.machine import activity, fingerprint, ticks
+from pipelines.benchmark.machine import activity, fingerprint, memory_kills, ticks
 from pipelines.benchmark.model import UNITS, Activity, Machine, Plan, Result, Run
 from pipelines.benchmark.workload import THREAD_VARIABLES, Resources, Workload, chosen, load
 from testbed.errors import DeepError
@@ -91,6 +92,7 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
     }  # fmt: skip
     root = str(Path(pipelines.__file__).resolve().parent.parent)
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": root}
+    killed = memory_kills()
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.benchmark.worker"], input=json.dumps(job), env=environment,
@@ -98,6 +100,8 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"invalid": f"its process did not end within {plan.limit + BESIDE:g} s: a call hangs"}
+    if done.returncode == -signal.SIGKILL and memory_kills() > killed:
+        return {"invalid": "its process was killed by the kernel: memory ran out"}
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2][-LONGEST_REASON:]
         return {"invalid": f"its process ended with {done.returncode}: {last or 'it said nothing'}"}

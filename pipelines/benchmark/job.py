@@ -19,6 +19,8 @@ from testbed.errors import DeepError
 
 # For schedulers that give no standard input.
 VARIABLE = "DEEP_BENCH_SPECIFICATION"
+# What a container's machine is called, where the container itself is called otherwise.
+HOST = "DEEP_BENCH_HOST"
 
 
 def main() -> int:
@@ -33,6 +35,8 @@ def main() -> int:
     except DeepError as wrong:
         say(error=wrong.as_dict())
         return 1
+    if host := os.environ.get(HOST):
+        run = run.model_copy(update={"machine": run.machine.model_copy(update={"host": host})})
     say(run=run.model_dump(mode="json"))
     return 0
 

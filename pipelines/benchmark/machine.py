@@ -82,6 +82,12 @@ def memory_available(root: Path = ROOT) -> int:
     return min(memory["MemAvailable"], limit or memory["MemAvailable"])
 
 
+def memory_kills(root: Path = ROOT) -> int:
+    """How many processes the kernel has killed since it has started, because a limit or the machine had no memory."""
+    found = re.search(r"^oom_kill (\d+)$", _text(root / "proc/vmstat"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def caches(root: Path = ROOT) -> int | None:
     """Bytes of all last-level caches together, ``None`` where the kernel does not say."""
     found: dict[int, dict[str, int]] = {}

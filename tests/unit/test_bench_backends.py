@@ -199,7 +199,11 @@ def test_the_job_says_its_run_or_its_error_as_documents(
     assert job.main() == 0
     noted, done = map(json.loads, capsys.readouterr().out.splitlines())
     assert noted == {"note": "gemm-fp64, 1"}
-    assert done["run"]["id"] == RUN.id
+    assert done["run"] == RUN.model_dump(mode="json")
+    monkeypatch.setenv(job.HOST, "node3")
+    monkeypatch.setenv(job.VARIABLE, SPECIFICATION.model_dump_json())
+    assert job.main() == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[1])["run"]["machine"]["host"] == "node3"
     for wrong, message in (('{"workloads": ["nonsense"]}', "no such workload"), ("{", "no specification")):
         monkeypatch.setenv(job.VARIABLE, wrong)
         assert job.main() == 1

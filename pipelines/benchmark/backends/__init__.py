@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from pipelines.benchmark.job import VARIABLE
 from pipelines.benchmark.model import Run, Specification, Submission
 from sqa import wrong
 from sqa.standard import Strict
@@ -35,6 +36,12 @@ FATES: dict[Fate, str] = {
     "lost": "was lost",
     "refused": "was refused",
 }
+# Of containers: how the project's image is told to be a job, who it runs as, where it may write.
+COMMAND = "/usr/bin/python3 /opt/deep-benchmark pipelines.benchmark.job"
+USER = 65532
+SCRATCH = "/tmp"  # nosec B108  # in a container, where nobody else writes
+# How much is told of the last words of a job.
+LONGEST_WORDS = 300
 # Seconds of silence after which whoever reads lines looks at the time.
 TICK = 2.0
 Note = Callable[[str], None]
@@ -155,6 +162,17 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def environment(specification: Specification) -> dict[str, str]:
+    """The variables of a job that runs in a container, where only the scratch space can be written to."""
+    return {VARIABLE: specification.model_dump_json(), "HOME": SCRATCH}
+
+
+def last_words(text: str) -> str:
+    """The last line that is not the job's own document; that of a traceback says what was raised."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and _document(line) is None]
+    return lines[-1][-LONGEST_WORDS:] if lines else ""
 
 
 def ticking(blocks: Iterable[bytes], tick: float = TICK) -> Iterator[str | None]:
