@@ -1,4 +1,4 @@
-"""A real API server with etcd and the controller that counts quotas, without nodes: tests make the nodes."""
+"""A real API server with etcd and controllers of Kubernetes, without nodes: tests make the nodes."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class KubeApi:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[KubeApi]:
-    """A server of its own, gone at the end."""
+def running(folder: Path, controllers: str = "resourcequota-controller") -> Iterator[KubeApi]:
+    """A server of its own with some controllers, gone at the end."""
     programs = {}
     for artefact, name in PROGRAMS:
         found = store(artefact, name)
@@ -127,7 +127,7 @@ def running(folder: Path) -> Iterator[KubeApi]:
         shutil.copyfile(folder / "pki" / "apiserver.crt", folder / "ca.crt")
         stack.enter_context(program(
             folder, str(programs["kube-controller-manager"]), f"--kubeconfig={folder}/kubeconfig",
-            "--controllers=resourcequota-controller", "--leader-elect=false", f"--secure-port={unused}",
+            f"--controllers={controllers}", "--leader-elect=false", f"--secure-port={unused}",
             "--bind-address=127.0.0.1", "--resource-quota-sync-period=1s",
         ))  # fmt: skip
         kube.apply(READER, BINDING)
