@@ -126,6 +126,20 @@ def test_a_terminated_wait_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Toy.removed
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_interrupted_while_it_is_submitted_is_removed(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> str:
+        os.kill(os.getpid(), number)
+        return "job"
+
+    monkeypatch.setattr(Toy, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        brought()
+    assert Toy.removed == ["job"]
+
+
 def test_what_cannot_be_removed_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object) -> None:
         raise DeepError("it is stuck")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import ImageNotFound
 
 from pipelines.benchmark import backends
 from pipelines.benchmark.backends.docker import LABEL, Docker
@@ -139,7 +139,6 @@ def test_gpus_are_requested_of_the_engine(there: Engine, devices: str | None, re
         ({"ExitCode": 137, "OOMKilled": True}, b"", "ran out of memory.*its limit is 64m"),
         ({"ExitCode": 137}, b"", "was lost.*ended from outside with SIGKILL"),
         ({"ExitCode": 143}, b"", "was lost.*SIGTERM"),
-        ({"Status": "removing", "ExitCode": 137}, b"", "was cancelled.*somebody has removed"),
         ({"ExitCode": 1}, b"Traceback\nValueError: no luck\n", "failed.*exit status 1: ValueError: no luck"),
         ({"ExitCode": 127, "Error": "no such program"}, b"", "failed.*exit status 127: no such program"),
         ({"ExitCode": 0}, b"", "failed.*exit status 0: it said nothing"),
@@ -156,10 +155,17 @@ def test_a_container_that_ends_otherwise_is_told_as_what_it_is(
     assert "remove" in there.calls
 
 
-@pytest.mark.parametrize("when", ["get", "wait"])
-def test_a_container_that_somebody_removes_is_cancelled(there: Engine, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "answer"),
+    [
+        ("get", api_error(404, "no such container")),
+        ("wait", api_error(404, "no such container")),
+        ("words", api_error(409, "can not get logs from container which is dead or marked for removal")),
+    ],
+)
+def test_a_container_that_somebody_removes_is_cancelled(there: Engine, when: str, answer: Exception) -> None:
     there.said = []
-    there.wrong[when] = NotFound("no such container")
+    there.wrong[when] = answer
     with pytest.raises(DeepError, match="was cancelled"):
         brought()
 

@@ -105,10 +105,11 @@ def run(
     Raises ``DeepError`` where there is none: never is a figure made of a job that ended otherwise than it should.
     """
     submitted = clock()
-    with _sigterm_interrupts():
+    with _interrupts() as allow:
         job = backend.submit(specification)
-        note(f"{backend.name}: submitted {job}")
         try:
+            allow()
+            note(f"{backend.name}: submitted {job}")
             found, waited = _followed(backend, job, submitted, note, clock)
         finally:
             _remove(backend, job, note)
@@ -152,16 +153,32 @@ def _remove(backend: Backend, job: str, note: Note) -> None:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Have SIGTERM, with which continuous integration ends a build, do what Ctrl-C does: the job is removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C, and SIGTERM with which continuous integration ends a build, interrupt from when the yielded is called on.
+
+    Until then the first is kept: a job that is just being submitted has no name yet by which to remove it.
+    """
+    allowed, kept = threading.Event(), threading.Event()
+
+    def handle(*_: object) -> None:
+        if allowed.is_set() or kept.is_set():
+            raise KeyboardInterrupt
+        kept.set()
+
+    def allow() -> None:
+        allowed.set()
+        if kept.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield allow
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield allow
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def environment(specification: Specification) -> dict[str, str]:

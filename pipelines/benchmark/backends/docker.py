@@ -11,7 +11,7 @@ from typing import Any, override
 import docker
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from pydantic import Field
 
 from pipelines.benchmark.backends import COMMAND, SCRATCH, USER, Backend, End, environment, last_words, ticking
@@ -27,7 +27,8 @@ ENDING = 30
 LINES = 20
 # Of those who end a container from outside; what fails by itself ends otherwise.
 SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
-HTTP_CONFLICT = 409
+# What the engine answers for a container that is not there, or that somebody removes right now.
+GONE = (404, 409)
 
 
 class Docker(Backend):
@@ -58,35 +59,23 @@ class Docker(Backend):
 
     @override
     def lines(self, job: str) -> Iterator[str | None]:
-        with _engine() as client:
-            try:
-                container = client.containers.get(job)
-                yield from ticking(container.logs(stream=True, follow=True, stderr=False))
-            except NotFound:
-                return  # end() says what that means
+        with _engine() as client, _where_it_is():
+            yield from ticking(client.containers.get(job).logs(stream=True, follow=True, stderr=False))
 
     @override
     def end(self, job: str) -> End:
-        with _engine() as client:
-            try:
-                container = client.containers.get(job)
-                container.wait(timeout=ENDING)
-                container.reload()
-                words = last_words(container.logs(stdout=False, tail=LINES).decode(errors="replace"))
-            except NotFound:
-                return End("cancelled", "somebody has removed the container")
-        return self._end(container.attrs["State"], words)
+        with _engine() as client, _where_it_is():
+            container = client.containers.get(job)
+            container.wait(timeout=ENDING)
+            container.reload()
+            words = container.logs(stdout=False, tail=LINES).decode(errors="replace")
+            return self._end(container.attrs["State"], last_words(words))
+        return End("cancelled", "somebody has removed the container")
 
     @override
     def remove(self, job: str) -> None:
-        with _engine() as client:
-            try:
-                client.containers.get(job).remove(force=True, v=True)
-            except NotFound:
-                return
-            except APIError as refused:
-                if refused.status_code != HTTP_CONFLICT:  # somebody else removes it right now
-                    raise
+        with _engine() as client, _where_it_is():
+            client.containers.get(job).remove(force=True, v=True)
 
     def _created(self, client: docker.DockerClient, specification: Specification) -> Any:
         settings = self._settings(client, specification)
@@ -139,8 +128,6 @@ class Docker(Backend):
 
     def _end(self, state: dict[str, Any], words: str) -> End:
         status = state["ExitCode"]
-        if state["Status"] in ("removing", "dead"):
-            return End("cancelled", "somebody has removed the container")
         if state["OOMKilled"]:
             return End("out of memory", f"its limit is {self.memory}" if self.memory else "it has no limit of its own")
         if status in SIGNALS:
@@ -167,3 +154,13 @@ def _engine() -> Iterator[docker.DockerClient]:
         ) from failed  # fmt: skip
     finally:
         client.close()
+
+
+@contextmanager
+def _where_it_is() -> Iterator[None]:
+    """Do something with a container, as far as it is still there."""
+    try:
+        yield
+    except APIError as refused:
+        if refused.status_code not in GONE:
+            raise
