@@ -129,6 +129,11 @@ def test_what_others_did_meanwhile(tmp_path: Path) -> None:
     assert machine.ticks().total > machine.ticks().busy > 0
 
 
+def test_how_often_the_kernel_has_killed_for_memory(tmp_path: Path) -> None:
+    assert machine.memory_kills(tmp_path) == 0
+    assert machine.memory_kills(tree(tmp_path, {"proc/vmstat": "oom_kill_x 9\noom_kill 7\n"})) == 7
+
+
 def test_this_machine() -> None:
     found = machine.fingerprint()
     assert 1 <= found.cpu.granted <= found.cpu.usable <= len(os.sched_getaffinity(0))

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import re
+import signal
 import subprocess
 from typing import Any
 
@@ -195,6 +196,19 @@ def test_a_process_that_dies_makes_the_result_invalid() -> None:
     assert done.results[0].status == "invalid"
     assert "RuntimeError: no such luck" in done.results[0].reasons[0]
     assert done.results[0].summary is None
+
+
+@pytest.mark.parametrize(("kills", "said"), [((3, 4), "memory ran out"), ((3, 3), "ended with -9")])
+def test_a_process_that_the_kernel_kills_for_memory_is_told_so(
+    kills: tuple[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = iter(kills)
+    monkeypatch.setattr(engine, "memory_kills", lambda: next(counted))
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    (found,) = engine.run({"gemm-fp64": CPU["gemm-fp64"]}, Plan(processes=1)).results
+    assert found.status == "invalid"
+    assert said in found.reasons[0]
 
 
 @pytest.mark.parametrize(
