@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from testbed import sites
+from testbed.artifacts import api
 from testbed.at_address import AtAddress
+from testbed.login import Place
+from testbed.modules import image as image_of
 from tests.acceptance.probes.identity import issuer_of
 from tests.acceptance.probes.site import Site
-from tests.e2e.support import deep_json, run_deep, wait_for
+from tests.e2e.support import DEEP, ROOT, deep_json, run_deep, wait_for
 
 pytestmark = pytest.mark.live
 
@@ -38,6 +43,7 @@ def organisation(name: str, gpus: int, **more: Any) -> dict[str, Any]:
 
 
 SETTINGS = {
+    "registry_more_images": ["modules", "benchmark"],
     "site_organisations": [
         organisation(FIRST, 1),
         organisation(SECOND, 1, members=["imaging"], readers=["imaging-readers"]),
@@ -131,6 +137,7 @@ def publish() -> None:
 def testbed() -> Iterator[None]:
     """The default testbed with two sites, and a member who is logged in."""
     run_deep("testbed", "down", f"--name={NAME}")
+    api.ensure(["benchmark"])
     settings = [f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items()]
     run_deep("testbed", "up", f"--name={NAME}", "--until=deploy", *settings)
     publish_second()
@@ -178,6 +185,57 @@ def token(site: Site, person: str, scope: str) -> str:
 def ask_manager(site: Site, path: str, person: str) -> int:
     line = f"type = InfrastructureManager; token = {token(site, person, 'im')}"
     return ask(site, "infrastructure_manager_endpoint", path, {"Authorization": line})
+
+
+# Benchmarks, while nobody else computes
+
+
+def bench(*options: str) -> tuple[str, ...]:
+    """The words that measure one workload at the first site."""
+    image = image_of(Place("local", NAME), "deephdc/benchmark")
+    given = {"site": "local", "testbed": NAME, "namespace": FIRST, "image": image, "cpus": "0.5"}
+    words = [f"--option={name}={value}" for name, value in given.items()]
+    return ("bench", "run", "--on=kubernetes", *words, "--processes=1", "--repeats=20", *options)
+
+
+def test_a_member_measures_a_node_of_the_cluster(tmp_path: Path) -> None:
+    done = deep_json(*bench("gemm-fp64", "--option=memory=1Gi", f"--store={tmp_path}"))["run"]
+    (result,) = done["results"]
+    assert result["summary"]["median"] > 0
+    assert (done["machine"]["container"], done["submission"]["backend"]) == ("kubernetes", "kubernetes")
+    assert done["machine"]["host"] == "node2"
+    assert listed("jobs", FIRST) == []
+
+
+def test_a_simulated_gpu_is_given_to_a_job_and_not_measured(tmp_path: Path) -> None:
+    refused = deep_json(*bench("--device=gpu", "--option=memory=1Gi", f"--store={tmp_path}"), status=2)
+    assert refused["error"]["message"] == "a simulated GPU computes nothing and is not measured"
+    assert "Simulated" in refused["error"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("gemm-fp64", "--option=memory=32Mi"), "ran out of memory"),
+        (("--device=gpu", "--gpus=2", "--option=memory=1Gi", "--option=patience=5"), "exceeded quota"),
+    ],
+)
+def test_a_job_that_cannot_be_is_told_in_the_words_of_the_cluster(
+    options: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    refused = deep_json(*bench(*options, f"--store={tmp_path}"), status=1)["error"]
+    assert said in f"{refused['message']} {refused['found']}"
+
+
+def test_a_job_whose_pod_is_deleted_is_lost(tmp_path: Path) -> None:
+    argv = [str(DEEP), *bench("gemm-fp64", "--option=memory=1Gi", "--processes=20", f"--store={tmp_path}")]
+    with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        wait_for(lambda: [one["status"]["phase"] for one in listed("pods", FIRST)] == ["Running"], "a running pod")
+        on_node("kubectl", "delete", "pods", "--all", f"--namespace={FIRST}")
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert "the job was lost" in said
+    assert listed("jobs", FIRST) == []
 
 
 # One module after the other
