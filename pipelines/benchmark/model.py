@@ -56,9 +56,14 @@ class Cpu(Strict):
     virtual: bool = False
 
     @property
+    def share(self) -> float:
+        """How many of them this process has, of which a quota may grant parts."""
+        return min(self.usable, self.quota or self.usable)
+
+    @property
     def granted(self) -> int:
         """How many threads can run at once."""
-        return max(1, min(self.usable, int(self.quota) if self.quota else self.usable))
+        return max(1, int(self.share))
 
 
 class Gpu(Strict):
@@ -112,7 +117,7 @@ class Machine(Strict):
         """The model of the device that a workload of this kind uses: figures are only compared within one."""
         if kind == "gpu":
             return self.gpus[0].model
-        return f"{self.cpu.model}, {self.cpu.granted} CPUs"
+        return f"{self.cpu.model}, {self.cpu.share:g} CPUs"
 
     def kind(self, device: str) -> Device:
         """What a device model of this machine is."""

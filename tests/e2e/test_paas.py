@@ -193,7 +193,7 @@ def ask_manager(site: Site, path: str, person: str) -> int:
 def bench(*options: str) -> tuple[str, ...]:
     """The words that measure one workload at the first site."""
     image = image_of(Place("local", NAME), "deephdc/benchmark")
-    given = {"site": "local", "testbed": NAME, "namespace": FIRST, "image": image, "cpus": "0.5"}
+    given = {"site": "local", "testbed": NAME, "namespace": FIRST, "image": image, "cpus": "1"}
     words = [f"--option={name}={value}" for name, value in given.items()]
     return ("bench", "run", "--on=kubernetes", *words, "--processes=1", "--repeats=20", *options)
 

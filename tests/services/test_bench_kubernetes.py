@@ -140,8 +140,10 @@ def kubelet(folder: Path) -> Iterator[int]:
         server.daemon_threads = True
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
 
 
 @pytest.fixture
@@ -298,7 +300,7 @@ def job_deleted_in_the_foreground(node: Node) -> None:
     ],
 )
 def test_a_job_that_ends_otherwise_is_told_as_what_it_is(clean: KubeApi, story: Story, said: str) -> None:
-    Kubelet.answers = [[NOTE, "Traceback\n", "ValueError: no luck\n"]]
+    Kubelet.answers = [[NOTE, "Traceback\n", "ValueError: no luck\n", NOTE]]
     with pytest.raises(DeepError, match=said) as told:
         brought(clean, story, memory="64Mi", patience="8")
     assert told.value.exit_code == 1

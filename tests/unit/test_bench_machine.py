@@ -129,6 +129,15 @@ def test_what_others_did_meanwhile(tmp_path: Path) -> None:
     assert machine.ticks().total > machine.ticks().busy > 0
 
 
+@pytest.mark.parametrize(
+    ("quota", "device", "threads"), [(None, "Toy, 4 CPUs", 4), (2.0, "Toy, 2 CPUs", 2), (0.5, "Toy, 0.5 CPUs", 1)]
+)
+def test_a_part_of_a_processor_is_not_called_a_whole_one(quota: float | None, device: str, threads: int) -> None:
+    cpu = CPU.model_copy(update={"quota": quota})
+    one = MACHINE.model_copy(update={"cpu": cpu})
+    assert (one.device("cpu"), cpu.granted) == (device, threads)
+
+
 def test_how_often_the_kernel_has_killed_for_memory(tmp_path: Path) -> None:
     assert machine.memory_kills(tmp_path) == 0
     assert machine.memory_kills(tree(tmp_path, {"proc/vmstat": "oom_kill_x 9\noom_kill 7\n"})) == 7

@@ -121,10 +121,11 @@ class Docker(Backend):
     def _gpus(self, plan: Plan) -> list[Any]:
         if plan.device == "cpu":
             return []
-        if self.devices is None:
+        if not self.devices:
             return [docker.types.DeviceRequest(count=plan.gpus, capabilities=[["gpu"]])]
-        driver = "cdi" if "=" in self.devices else ""
-        return [docker.types.DeviceRequest(driver=driver, device_ids=self.devices.split(","), capabilities=[["gpu"]])]
+        names = self.devices.split(",")
+        driver = "cdi" if "=" in names[0] else ""
+        return [docker.types.DeviceRequest(driver=driver, device_ids=names, capabilities=[["gpu"]])]
 
     def _end(self, state: dict[str, Any], words: str) -> End:
         status = state["ExitCode"]
