@@ -212,6 +212,16 @@ def test_what_was_said_before_the_end_is_read_after_it(clean: KubeApi) -> None:
     assert brought(clean, ends_at_once).results == RUN.results
 
 
+def test_an_image_may_be_pulled_for_longer_than_there_is_patience(clean: KubeApi) -> None:
+    def pulls(node: Node) -> None:
+        complained_of(node)
+        node.status(conditions=[{"type": "PodReadyToStartContainers", "status": "True"}])
+        time.sleep(6)
+        node.container(RUNNING)
+
+    assert brought(clean, pulls, patience="3").results == RUN.results
+
+
 def out_of_memory(node: Node) -> None:
     node.runs()
     node.ends(ended(137, "OOMKilled"))
@@ -238,6 +248,21 @@ def no_image(node: Node) -> None:
     time.sleep(2)  # that is no end
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "deephdc/benchmark:1": not found'}
     node.container({"waiting": waiting}, "Pending")
+
+
+def complained_of(node: Node) -> None:
+    node.bind()
+    node.kube.apply({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": node.pod, "namespace": NAMESPACE},
+        "type": "Warning", "reason": "FailedCreatePodSandBox",
+        "message": 'Failed to create pod sandbox: no runtime for "nvidia" is configured',
+        "involvedObject": {"kind": "Pod", "name": node.pod, "namespace": NAMESPACE},
+    })  # fmt: skip
+
+
+def no_sandbox(node: Node) -> None:
+    complained_of(node)
+    node.container({"waiting": {"reason": "ContainerCreating"}}, "Pending")
 
 
 def not_admitted(node: Node) -> None:
@@ -288,8 +313,9 @@ def job_deleted_in_the_foreground(node: Node) -> None:
         (out_of_memory, "ran out of memory.*its limit is 64Mi"),
         (fails, "failed.*exit status 1: ValueError: no luck"),
         (cannot_start, "was refused.*StartError: exec: .python9.: not found"),
-        (unschedulable, "was refused.*no node within 8 s: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu"),
+        (unschedulable, "was refused.*not started within 8 s: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu"),
         (no_image, "was refused.*ImagePullBackOff: Back-off pulling image .deephdc/benchmark:1.: not found"),
+        (no_sandbox, "was refused.*not started within 8 s: Failed to create pod sandbox: no runtime for .nvidia."),
         (not_admitted, "was refused.*UnexpectedAdmissionError: Allocate failed"),
         (evicted, "was lost.*TerminationByKubelet: The node was low on resource: memory"),
         (node_lost, "was lost.*NodeLost: Node node1"),

@@ -134,7 +134,7 @@ class Kubernetes(Backend):
 
     The cluster is that of a ``site``, asked as whoever is logged in there (``testbed``: which one, for the site
     ``local``), else of a ``kubeconfig`` and its ``context``. ``tolerations``: taints, each ``KEY`` or ``KEY=VALUE``.
-    ``patience``: seconds that a pod may wait for a node, and the API server may be silent.
+    ``patience``: seconds that a pod may wait for a node and its sandbox, and the API server may be silent.
     """
 
     name = "kubernetes"
@@ -281,7 +281,7 @@ class Kubernetes(Backend):
             seen = yield from self._look(job)
             if seen.started:
                 return str(seen.pod.metadata.name)
-            if seen.ended or (not seen.placed and time.monotonic() > deadline):
+            if seen.ended or (time.monotonic() > deadline and self._stuck(job, seen)):
                 return None
             yield None
             time.sleep(PAUSE)
@@ -319,16 +319,29 @@ class Kubernetes(Backend):
         finally:
             answer.close()
 
+    def _stuck(self, job: str, seen: Seen) -> bool:
+        """Whether it has no node, or one that cannot make its sandbox; the image is pulled after that, for long."""
+        if not seen.placed:
+            return True
+        return not _condition(seen.pod, "PodReadyToStartContainers") and bool(self._warnings(job, seen))
+
     def _waits_for(self, job: str, seen: Seen) -> str:
-        """Why its pod has no node, in the scheduler's words; or why it has no pod, in those of what makes them."""
-        if seen.pod:
+        """What keeps it from starting, in the words of the scheduler, the kubelet or what makes pods."""
+        said = self._warnings(job, seen)
+        if seen.pod and not seen.placed:
             said = [one.message for one in seen.pod.status.conditions or [] if one.type == "PodScheduled"]
-        else:
-            events = self._core.list_namespaced_event(
-                self.namespace, field_selector=f"involvedObject.name={job},type=Warning", _request_timeout=ANSWER
-            ).items  # fmt: skip
-            said = [one.message for one in events]
-        return f"no node within {self.patience:g} s: {(said and said[-1]) or 'nothing is said of the reason'}"
+        return f"not started within {self.patience:g} s: {(said and said[-1]) or 'nothing is said of the reason'}"
+
+    def _warnings(self, job: str, seen: Seen) -> list[str]:
+        """Events of its pod, or where there is none of the Job; nothing where one may not read them."""
+        about = seen.pod.metadata.name if seen.pod else job
+        try:
+            found = self._core.list_namespaced_event(
+                self.namespace, field_selector=f"involvedObject.name={about},type=Warning", _request_timeout=ANSWER
+            )  # fmt: skip
+        except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError):
+            return []
+        return [one.message for one in found.items]
 
     @cached_property
     def _client(self) -> Any:
