@@ -17,7 +17,9 @@ ROOT = Path("/")
 LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "triton")
 # What widens a processor's arithmetic, by the names of /proc/cpuinfo.
 FLAGS = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
-IN_CONTAINER = {".dockerenv": "docker", "run/.containerenv": "podman", "run/secrets/kubernetes.io": "kubernetes"}
+IN_CONTAINER = {".dockerenv": "docker", "run/.containerenv": "podman"}
+# How a kubelet begins the hosts file of a pod, whether or not it gives the pod a token.
+KUBELETS_HOSTS = "# Kubernetes-managed hosts file"
 # A machine is idle up to this load for each processor.
 IDLE = 0.25
 # Limits as large as these are the kernel's way of saying none.
@@ -192,6 +194,8 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 def _container(root: Path) -> str | None:
     found = [name for mark, name in IN_CONTAINER.items() if (root / mark).exists()]
+    if _text(root / "etc/hosts").startswith(KUBELETS_HOSTS):
+        found.append("kubernetes")
     return _text(root / "run/systemd/container") or (found[-1] if found else None)
 
 

@@ -83,7 +83,7 @@ V2 = {
     "sys/fs/cgroup/kubepods/cpu.max": "max 100000\n",
     "sys/fs/cgroup/kubepods/pod1/cpu.max": "150000 100000\n",
     "sys/fs/cgroup/kubepods/pod1/c1/memory.max": "2147483648\n",
-    "run/secrets/kubernetes.io/serviceaccount/token": "x",
+    "etc/hosts": "# Kubernetes-managed hosts file.\n127.0.0.1 localhost\n",
 }
 V1 = {
     "proc/self/cgroup": "4:memory:/job\n1:cpu,cpuacct:/job\n",
