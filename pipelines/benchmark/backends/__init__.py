@@ -25,6 +25,7 @@ from testbed.errors import CHECK_FAILED, DeepError
 BACKENDS: dict[str, str] = {
     "docker": "pipelines.benchmark.backends.docker:Docker",
     "kubernetes": "pipelines.benchmark.backends.kubernetes:Kubernetes",
+    "slurm": "pipelines.benchmark.backends.slurm:Slurm",
 }
 # How a job can end without a run.
 Fate = Literal["failed", "out of memory", "out of time", "cancelled", "lost", "refused"]
