@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,9 +10,7 @@ import pytest
 from pipelines.release import manifest, packages, programs, source
 from pipelines.release.openpgp import Key
 from pipelines.release.steps import Release
-from testbed import engine as docker_engine
-from testbed import image
-from testbed.paths import cache_dir
+from tests.nodes import one_node
 from tests.unit import release_toys
 from tests.unit.release_clients import SOURCES as WORDS
 from tests.unit.release_clients import served
@@ -31,8 +24,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-DEEP = [sys.executable, "-c", "from testbed.cli import main; main()", "testbed"]
-NAME = "live-release"
 MANIFEST = "deep-testbed-0.1"
 FIRST, SECOND = "0.1.0", "0.2.0"  # of the manifest's line
 SOURCES = "/etc/apt/sources.list.d/deephdc.sources"
@@ -40,29 +31,8 @@ SOURCES = "/etc/apt/sources.list.d/deephdc.sources"
 DNF = "dnf -yq --installroot=/srv/rpm --releasever=9 --setopt=reposdir=/etc/yum.repos.d --setopt=cachedir=/srv/cache"
 
 
-def deep(*arguments: str) -> str:
-    done = subprocess.run([*DEEP, *arguments], cwd=ROOT, check=False, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Node:
-    """A Debian node, and the address at which it finds this machine."""
-
-    gateway: str
-
-    def run(self, script: str, *, fails: bool = False) -> str:
-        done = subprocess.run(
-            ["docker", "exec", f"deep-{NAME}-node1", "sh", "-ec", script], check=False, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600,
-        )  # fmt: skip
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout.strip()
-
-    def put(self, path: Path, target: str) -> None:
-        self.run(f"mkdir -p {Path(target).parent}")
-        subprocess.run(["docker", "cp", path, f"deep-{NAME}-node1:{target}"], check=True, capture_output=True)
+class Node(one_node.Node):
+    """A Debian node that takes packages."""
 
     def refresh(self, *, fails: bool = False) -> str:
         """apt-get update of this repository alone: the others' are not what is tested."""
@@ -75,14 +45,8 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    assert os.geteuid() == 0, "the tests of nodes are run by root"
-    image.ensure(docker_engine.ensure_running(), image.named("debian12"), cache_dir() / "images" / "debian12.log")
-    deep("down", f"--name={NAME}")
-    try:
-        found = json.loads(deep("up", f"--name={NAME}", "--nodes=1", "--until=nodes", "--no-artifacts", "--json"))
-        yield Node(found["gateway"])
-    finally:
-        deep("down", f"--name={NAME}")
+    with one_node.raised("live-release") as raised:
+        yield Node(raised.testbed, raised.address, raised.gateway)
 
 
 @pytest.fixture(scope="module")

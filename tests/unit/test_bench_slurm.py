@@ -198,7 +198,8 @@ def test_a_reason_that_passes_refuses_nothing(cluster: Cluster) -> None:
     ("accounted", "told"),
     [
         ("CANCELLED by 1000|0:15\n", "was cancelled"), ("FAILED|7:0\n", "failed.*exit status 7"),
-        ("OUT_OF_MEMORY|0:125\n", "ran out of memory"), ("NODE_FAIL|1:0\n", "was lost"), ("", "does not know it any more"),
+        ("OUT_OF_MEMORY|0:125\n", "ran out of memory"), ("NODE_FAIL|1:0\n", "was lost"),
+        ("", "does not know it any more"),
     ],
 )  # fmt: skip
 def test_accounting_is_asked_about_a_job_that_the_controller_has_forgotten(
