@@ -190,7 +190,8 @@ def test_a_container_of_udocker_brings_a_figure_and_is_gone(cluster: Cluster, tm
     subprocess.run([sys.executable, *fetch], check=True, cwd=tmp_path)
     cluster.node.put(next(tmp_path.glob("*.whl")), "/root/udocker.whl")
     cluster.node.run(UDOCKER_SETUP)
-    contained = {"runtime": "udocker", "image": "node/python:1", "python": "/usr/bin/python3"}
+    command = f"/usr/bin/python3 -m {slurm.MODULE}"
+    contained = {"runtime": "udocker", "image": "node/python:1", "command": command}
     done = cluster.bring(contained)
     assert done.results[0].summary is not None, done.results[0].reasons
     with pytest.raises(DeepError, match="was cancelled"):

@@ -363,10 +363,10 @@ def test_udocker_runs_a_container_of_its_own_and_removes_it(node: Callable[[str]
 
 
 def test_without_gpu_or_mode_udocker_is_left_as_it_is(node: Callable[[str], list[list[str]]]) -> None:
-    backend = Slurm(folder="/s", runtime="udocker", image="deep/it:1", python="/opt/python")
+    backend = Slurm(folder="/s", runtime="udocker", image="deep/it:1", command="/opt/python -m it 'a b'")
     _, ran, _ = node(backend.script(SPECIFICATION))
     assert ran[2:-2] == [
-        "--nobanner", "--user=root", "--workdir=/", "--entrypoint=/opt/python", ran[6], "-m", "pipelines.benchmark.job",
+        "--nobanner", "--user=root", "--workdir=/", "--entrypoint=/opt/python", ran[6], "-m", "it", "a b",
     ]  # fmt: skip
 
 

@@ -90,9 +90,9 @@ class Slurm(Backend):
 
     ``partition``, ``account``, ``qos``, ``time``, ``gres``, ``cpus``, ``memory`` and ``constraint`` are sbatch's; what
     is not given is the cluster's choice, but for ``gres`` where a GPU is measured and ``cpus`` where threads are asked
-    for. ``runtime``: what runs ``image`` on the node; without one ``python`` there has this package. ``python`` with an
-    image: the interpreter in one that is not the project's. ``execmode`` is udocker's. ``login``: a host to run
-    Slurm's commands on, with settings of ``ssh_config``. ``interval``: seconds between two looks at the job.
+    for. ``runtime``: what runs ``image`` on the node, and ``command`` in it; without an image ``python`` there has this
+    package. ``execmode`` is udocker's. ``login``: a host to run Slurm's commands on, with settings of ``ssh_config``.
+    ``interval``: seconds between two looks at the job.
     """
 
     name = "slurm"
@@ -107,7 +107,8 @@ class Slurm(Backend):
     constraint: str | None = None
     runtime: Literal["none", "udocker", "apptainer"] = "none"
     image: str | None = Field(default=None, pattern=r"^[^-]")
-    python: str | None = Field(default=None, pattern=r"^[^-]")
+    command: str = Field(default=COMMAND, min_length=1)
+    python: str = Field(default="python3", pattern=r"^[^-]")
     execmode: str | None = Field(default=None, pattern=r"^[PFRS]\d$")
     login: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$")
     ssh_config: Path | None = None
@@ -214,12 +215,12 @@ class Slurm(Backend):
 
     def _command(self, plan: Plan) -> tuple[list[str], list[str]]:
         gpu = plan.device == "gpu"
-        inside = [self.python, "-m", MODULE] if self.python else COMMAND.split()
+        inside = shlex.split(self.command)
         if self.runtime == "udocker":
             return self._udocker(inside, gpu=gpu)
         if self.runtime == "apptainer":
             return self._apptainer(inside, gpu=gpu)
-        return [], [self.python or "python3", "-m", MODULE]
+        return [], [self.python, "-m", MODULE]
 
     def _udocker(self, inside: list[str], *, gpu: bool) -> tuple[list[str], list[str]]:
         """A container of its own, which is gone when the script ends, by scancel too."""
