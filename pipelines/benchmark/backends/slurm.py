@@ -150,6 +150,8 @@ class Slurm(Backend):
             hope = hope if record and record.hopeless else now
             if record is None or now - hope > HOPE:
                 return
+            if record.state == "PENDING" and now + self.interval - since > self.timeout:
+                return  # one look early, so that it is told what it has waited for
             if now - heard > PATIENCE:
                 raise self._silence(job, record)
             if record.ended:
@@ -164,12 +166,10 @@ class Slurm(Backend):
         record = self._record(job)
         if record is None:
             return End("lost", "Slurm does not know it any more")
-        if not record.state:
-            return End("lost", f"Slurm does not answer: {record.reason}")
-        if record.hopeless:
-            return End("refused", f"it would wait for ever: {record.reason}")
-        if record.restarts:
-            return End("lost", "Slurm has started it again from the beginning")
+        if record.state == "PENDING":
+            return self._never_begun(record)
+        if record.restarts or not record.state:
+            return End("lost", record.reason if not record.state else "Slurm has started it again from the beginning")
         said = self._call("tail", "-c", str(TAIL), self._file(job, "err")).said
         fate = ENDS.get(record.state, "lost")
         if fate in ("failed", "cancelled") and (found := MEMORY.search(said)):
@@ -253,6 +253,13 @@ class Slurm(Backend):
         state, _, status = self._call("sacct", *asked).said.strip().partition("|")
         # "CANCELLED by 1000"
         return Record(state.split()[0], "", status=status) if state else None
+
+    def _never_begun(self, record: Record) -> End:
+        if record.hopeless:
+            return End("refused", f"it would wait for ever: {record.reason}")
+        if record.restarts:
+            return End("lost", "Slurm would start it again from the beginning")
+        return End("out of time", f"it has not begun after {self.timeout:g} s: {record.reason}")
 
     def _why(self, record: Record, said: str) -> str:
         if record.state == "COMPLETED":
