@@ -155,7 +155,7 @@ def test_a_job_brings_a_figure_and_ends_by_itself(cluster: Cluster) -> None:
     ("done", "options", "told"),
     [
         ("scancel {job}", {}, r"was cancelled.*CANCELLED"),
-        ("scontrol update jobid={job} EndTime=now+1", {}, r"did not end in time.*TIMEOUT, TimeLimit"),
+        ("scontrol update jobid={job} EndTime=now+5", {}, r"did not end in time.*TIMEOUT, TimeLimit"),
         ("true", {"memory": "40M"}, r"ran out of memory.*exceeded memory limit"),
         ("systemctl kill --signal=KILL slurmd", {}, r"was lost.*NODE_FAIL, NodeDown"),
         (

@@ -36,7 +36,8 @@ NO_FOLDER_22 = record("FAILED JobLaunchFailure", "0:53")
 NO_FOLDER_24 = record("FAILED RaisedSignal:53(Real-time_signal_19)", "0:53")
 MEMORY_22 = record("FAILED JobLaunchFailure", "0:9")
 MEMORY_24 = record("FAILED RaisedSignal:9(Killed)", "0:9")
-OOM_KILLED = record("OUT_OF_MEMORY OutOfMemory", "0:125")  # with task/cgroup
+# With task/cgroup; its state and status are those of sacct.
+OOM_KILLED = record("OUT_OF_MEMORY OutOfMemory", "0:125")
 CANCELLED_22 = record("CANCELLED None", "143:0")
 CANCELLED_24 = record("CANCELLED None", "0:15")
 TIMEOUT = record("TIMEOUT TimeLimit", "0:15")

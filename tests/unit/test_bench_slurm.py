@@ -108,13 +108,14 @@ def brought(cluster: Cluster, **options: str) -> Run:
 
 def test_a_run_comes_back_and_the_job_ends_by_itself(cluster: Cluster) -> None:
     whole = NOTE + DONE
-    cluster.writes = ["", "0 %\r50 %\x0b100 %\n" + whole[:30], whole[30:], ""]
+    cut = len(NOTE) + 30
+    cluster.writes = ["", "0 %\r50 %\x0b100 %\n" + whole[:cut], whole[cut:], ""]
     notes: list[str] = []
     backend = Slurm(folder=str(cluster.folder))
     done = backends.run(backend, SPECIFICATION, notes.append, cluster.clock)
     assert done.results == RUN.results
     assert done.submission is not None
-    assert (done.submission.job, done.submission.waited) == ("6", 10)
+    assert (done.submission.job, done.submission.waited) == ("6", 5)
     assert notes[1:] == ["gemm-fp64, process 1 of 1"]
     assert len(cluster.of("scontrol")) == 4  # the last one after the run: it was still at its end
     assert cluster.of("scancel") == [["scancel", "--name=deep-bench", "6"]]
