@@ -18,7 +18,7 @@ from rich.markup import escape
 
 from testbed import console
 from testbed.errors import CHECK_FAILED, WRONG_USAGE, DeepError
-from testbed.paths import repo_root
+from testbed.paths import collections_path, repo_root
 from testbed.run import stream
 
 if TYPE_CHECKING:
@@ -233,6 +233,9 @@ def ansible_environment(extra: Mapping[str, str] | None = None) -> dict[str, str
     return {
         **os.environ,
         "ANSIBLE_CONFIG": str(repo_root() / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": ":".join(map(str, collections_path())),
+        # Not beside the playbooks, which may be somebody else's: who wants facts to be kept says where.
+        "ANSIBLE_CACHE_PLUGIN": "memory",
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
         # Else a task is announced with its first result, and a progress line would name what is over.
         "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "1",
@@ -265,7 +268,7 @@ def run_playbook(
     """
     path = playbook_path(playbook)
     argv = [tool("ansible-playbook"), *inventory_args, *extra_args, str(path)]
-    cache = {"ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)} if facts else {}
+    cache = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(facts)} if facts else {}
     started = time.monotonic()
     with _live(title or path.stem, quiet) as listener:
         reader = OutputReader(listener)

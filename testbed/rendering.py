@@ -26,7 +26,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from testbed.errors import CHECK_FAILED, DeepError
-from testbed.paths import repo_root
+from testbed.paths import collections_path, repo_root
 
 COLLECTION = "deephdc.testbed."
 # A play of the prechecks may be narrowed to some of its hosts.
@@ -37,7 +37,7 @@ FACTS = "'ansible_facts' is undefined"
 @cache
 def load_plugins() -> None:
     """Make the plugins of collections known to Ansible, once per process."""
-    init_plugin_loader([str(repo_root() / ".ansible" / "collections")])
+    init_plugin_loader([str(folder) for folder in collections_path()])
 
 
 @dataclass(frozen=True)

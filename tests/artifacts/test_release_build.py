@@ -19,7 +19,6 @@ from pipelines.release import build, candidate, manifest, members, reproduce, si
 from pipelines.release.build import Built
 from pipelines.release.openpgp import Keyring
 from testbed.files import sha256_of
-from testbed.paths import repo_root
 from tests.unit import release_repository
 
 URL = "https://repository.example.org/testing"
@@ -34,15 +33,7 @@ PACKAGE = "usr/share/ansible/collections/ansible_collections/deephdc/testbed"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of one commit with the files of this tree as they are now."""
-    folder = tmp_path_factory.mktemp("release") / "repository"
-    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(argv, cwd=repo_root(), check=True, capture_output=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (repo_root() / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(repo_root() / name, folder / name, follow_symlinks=False)
-    release_repository.commit(folder)
-    return folder
+    return release_repository.of_this_tree(tmp_path_factory.mktemp("release") / "repository")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from packaging.version import Version
 from pipelines.release import manifest
 from pipelines.release.manifest import Declared, Manifest, Product
 from pipelines.release.packages import Workshop
+from testbed.paths import repo_root
 from tests.unit.test_release_manifest import MINE
 
 TIME = 1767225600  # 2026-01-01
@@ -50,6 +52,18 @@ def repository(root: Path) -> Path:
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+    commit(root)
+    return root
+
+
+def of_this_tree(root: Path) -> Path:
+    """A repository of one commit with the files of this tree as they are now."""
+    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(argv, cwd=repo_root(), check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (repo_root() / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(repo_root() / name, root / name, follow_symlinks=False)
     commit(root)
     return root
 
