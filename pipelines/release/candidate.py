@@ -33,7 +33,8 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]*$")]
 
 Platforms = dict[FileName, Literal["deb", "rpm"]]
 # A version that is ours, in its only spelling: 1.2.3, or 1.2.3rc1 for one that comes before.
-Version = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(rc[1-9][0-9]*)?$")]
+OURS = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}(rc[1-9][0-9]*)?$"
+Version = Annotated[str, Field(pattern=OURS)]
 
 
 class Artefact(Strict):

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipelines.release import members
-from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Candidate
+from pipelines.release import build, members
+from pipelines.release.candidate import FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS, Candidate
 from pipelines.release.openpgp import Keyring
 from pipelines.release.programs import call
 from pipelines.release.signing import SLSA
@@ -21,7 +21,6 @@ from pipelines.release.store import QUALITY
 from sqa import gate, statement
 from sqa.judgement import BADGES
 from testbed.errors import CHECK_FAILED, DeepError
-from testbed.files import checksum_lines
 
 INTRODUCTION = "deephdc-release"  # the package with which a host begins
 ARMOUR = b"-----BEGIN PGP PUBLIC KEY BLOCK-----"
@@ -107,13 +106,27 @@ def collected(checks: Iterable[Callable[[], object]]) -> Iterator[DeepError]:
 
 
 def signed(folder: Path, candidate: Candidate, trust: Trust) -> None:
-    """Raise ``DeepError`` unless a key of the build has signed the sum of every file."""
+    """Raise ``DeepError`` unless a key of the build has signed the sum of every file, and what they were built from."""
     sums = _read(folder / SUMS)
     trust.keyring.verify(_read(folder / SIGNATURE), sums, trust.build_keys)
-    lines = set(sums.decode(errors="replace").splitlines())
-    wanted = checksum_lines({one.file: one.sha256 for one in candidate.artefacts})
-    if missing := [line for line in wanted.splitlines() if line not in lines]:
-        raise _refused(f"{SUMS} is not of this candidate", "; ".join(missing), "a line for every file")
+    _read(folder / INPUTS)
+    wanted = build.sums(folder, candidate).splitlines()
+    if odd := set(wanted).symmetric_difference(sums.decode(errors="replace").splitlines()):
+        raise _refused(f"{SUMS} is not of this candidate", "; ".join(sorted(odd)), "a line for every file, no other")
+    inputs = build.read_inputs(folder)
+    found = (inputs.manifest.release, inputs.manifest.version, inputs.commit)
+    if found != (of := (candidate.release, candidate.version, candidate.commit)):
+        raise _refused(f"{INPUTS} is of another candidate", " ".join(found), " ".join(of))
+
+
+def refuse_untagged(folder: Path, version: str) -> None:
+    """Raise ``DeepError`` for what may have been built of any commit: everybody gets what is from its tag alone."""
+    rule = build.read_inputs(folder).manifest.build
+    if rule is None or rule.commit != "tagged":
+        raise DeepError(
+            f"{version} was built by a manifest that takes any commit", found="commit: any", needed="commit: tagged",
+            next_step="say so in the manifest, raise the version, tag it and build it anew", exit_code=CHECK_FAILED,
+        )  # fmt: skip
 
 
 def provenance(folder: Path, candidate: Candidate, trust: Trust) -> None:
@@ -194,7 +207,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise _refused(
-            "the candidate is not signed", f"no {path.name}", f"{SUMS}, {SIGNATURE} and {PROVENANCE}"
+            "the candidate is not signed", f"no {path.name}", f"{INPUTS}, {SUMS}, {SIGNATURE} and {PROVENANCE}"
         ) from None
 
 

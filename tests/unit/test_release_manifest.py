@@ -98,6 +98,8 @@ DEB = {"kind": "deb", "file": "a_all.deb"}
         ({"build": None}, "needed either 'published' or 'build'"),
         ({"published": {"source": SOURCE, "claimed": {}}}, "needed either 'published' or 'build'"),
         ({"version": "0.1"}, "version: found '0.1', needed one such as 0.1.0 or 0.1.0rc1"),
+        ({"version": "0.1.0rc0"}, "version: found '0.1.0rc0', needed one such as"),
+        ({"version": "0.01.0"}, "version: found '0.01.0', needed one such as"),
         ({"version": "0.1.0"}, "build.commit: 0.1.0 is no candidate, needed 'tagged'"),
         ({"build": {**MINE["build"], "apt_priority": 1001}}, "build.apt_priority: found 1001, needed at most 1000"),
         ({"build": {**MINE["build"], "suites": []}}, "build.suites: found a list, needed at least 1 entries"),

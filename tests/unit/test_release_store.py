@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipelines.release import candidate as candidates
-from pipelines.release.candidate import FILES, PROVENANCE, SIGNATURE, SUMS
+from pipelines.release.candidate import FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS
 from pipelines.release.openpgp import Keyring
 from pipelines.release.repository import SEALS
 from pipelines.release.steps import Release, status
@@ -223,6 +223,14 @@ def foreign_key(shop: Workshop, folder: Path) -> None:
     shop.sign(folder, candidates.read(folder), key=stranger)
 
 
+def other_inputs(shop: Workshop, folder: Path) -> None:
+    (folder / INPUTS).write_text((folder / INPUTS).read_text().replace('"tagged"', '"any"'))
+
+
+def inputs_of_another(shop: Workshop, folder: Path) -> None:
+    shop.sign(folder, candidates.read(folder), version="1.0.1")
+
+
 def without(name: str) -> Callable[[Workshop, Path], None]:
     return lambda _, folder: (folder / name).unlink()
 
@@ -233,6 +241,12 @@ REFUSED: dict[str, tuple[Callable[[Workshop, Path], None], str]] = {
     "the gate did not pass": (failed, r"the quality gate did not pass \(found: QC\.Sty01"),
     "no signature": (without(SIGNATURE), r"the candidate is not signed"),
     "other sums": (sums_of_another, r"the signature does not hold \(found: something else was signed"),
+    "no inputs": (without(INPUTS), r"the candidate is not signed \(found: no inputs\.json"),
+    "other inputs": (
+        other_inputs,
+        r"SHA256SUMS is not of this candidate \(found: [0-9a-f]{64}  \.\./inputs\.json; [0-9a-f]",
+    ),
+    "inputs of another": (inputs_of_another, r"inputs\.json is of another candidate \(found: toy 1\.0\.1 "),
     "a foreign key": (foreign_key, r"the signature does not hold \(found: by another key"),
     "no provenance": (without(PROVENANCE), r"nobody attests it \(found: no .*provenance"),
     "built of another commit": (built_of_another_commit, r"the provenance is of another commit \(found: 0{40}"),

@@ -261,6 +261,20 @@ def test_what_comes_before_a_release_is_not_for_everybody(release: Release, shop
     assert release.promote("3.0.0rc1", "production", prerelease=True)[1]
 
 
+def test_everybody_gets_what_was_built_from_its_tag(release: Release, shop: Workshop) -> None:
+    made = shop.candidate("3.0.0rc1", kinds=("deb",))
+    shop.sign(made, candidates.read(made), build={**release_toys.TAGGED, "commit": "any"})
+    refused = [one["refused"] for one in release.plan(made)["steps"]]
+    assert refused[:2] == [[], []]
+    assert "3.0.0rc1 was built by a manifest that takes any commit" in refused[2][0]
+    release.stage(made)
+    assert release.promote("3.0.0rc1", "testing")[1]
+    with pytest.raises(DeepError, match=r"takes any commit \(found: commit: any; needed: commit: tagged") as no:
+        release.promote("3.0.0rc1", "production", prerelease=True)
+    assert no.value.exit_code == 1
+    assert release.store.current("deep-3", "production") is None
+
+
 def anywhere(shop: Workshop, **platforms: str) -> Path:
     """A candidate whose package is for any platform, and which names these."""
     made = shop.candidate("1.0.0", kinds=("deb",))
@@ -297,7 +311,9 @@ def test_what_is_built_comes_to_production(
         {"kind": "deb", "file": "toy_{package}_all.deb", "platform": "debian12"},
         {"kind": "rpm", "file": "toy-{package}-1.noarch.rpm", "platform": "el9"},
     ]
+    release_repository.git(shop.root, "tag", "v0.1.0rc1")
     manifest = release_repository.toys(
+        build=release_toys.TAGGED,
         platforms={
             "debian12": {"title": "Debian", "packages": "deb"},
             "el9": {"title": "Enterprise Linux", "packages": "rpm"},
