@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # What a model asked for, by the kind of its complaint; values are those of the complaint's context.
 NEEDED = {
+    "json_invalid": "JSON",
     "string_type": "a text",
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",

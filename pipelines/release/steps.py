@@ -145,9 +145,9 @@ class Release:
     def verify(self) -> dict[str, Any]:
         """Look through the current state of every stage of every line."""
         self.store.refuse_absent()
+        current, odd = _stages(self.store)
         found = [
-            (one, verification.verify(self.store, one, self.trust, self.progress, now=self.clock()))
-            for one in _current(self.store)
+            (one, verification.verify(self.store, one, self.trust, self.progress, now=self.clock())) for one in current
         ]
         pending = self.store.journal.pending()
         rows = [
@@ -157,7 +157,6 @@ class Release:
             }
             for one, seen in found
         ]  # fmt: skip
-        odd = [*_strayed(self.store)]
         if pending:
             odd.append(f"a step was cut short: {pending.step} of {pending.state.version} to {pending.state.stage}")
         return {"ok": bool(rows) and not odd and all(row["ok"] for row in rows), "stages": rows, "problems": odd}
@@ -255,7 +254,7 @@ class Release:
             )  # fmt: skip
 
     def _elsewhere(self, version: str, line: str, stage: Stage, former: Stage) -> DeepError:
-        found = [one.stage for one in _current(self.store) if (one.line, one.version) == (line, version)]
+        found = [one.stage for one in _stages(self.store)[0] if (one.line, one.version) == (line, version)]
         current = self.store.current(line, former)
         return DeepError(
             f"{version} is not in {former}, from which {stage} is filled",
@@ -268,17 +267,17 @@ class Release:
 def status(store: Store) -> dict[str, Any]:
     """What each stage of each line has, since when and of which commit."""
     store.refuse_absent()
-    pending = store.journal.pending()
+    pending, (current, odd) = store.journal.pending(), _stages(store)
     rows = [
         {
             "line": one.line, "stage": one.stage, "version": one.version, "commit": one.commit,
             "since": moment(one.time), "suites": one.versions, "packages": len(one.packages), "key": one.key,
             "state": one.name,
         }
-        for one in _current(store)
+        for one in current
     ]  # fmt: skip
     return {
-        "ok": pending is None, "store": str(store.root), "stages": rows,
+        "ok": pending is None and not odd, "store": str(store.root), "stages": rows, "problems": odd,
         "interrupted": as_json([pending])[0] if pending else None,
     }  # fmt: skip
 
@@ -287,21 +286,23 @@ def _version(state: State | None) -> str:
     return state.version if state else "nothing"
 
 
-def _current(store: Store) -> Iterator[State]:
-    for line in store.lines():
-        for stage in STAGES:
-            state = store.current(line, stage)
-            if state is not None:
-                yield state
-
-
-def _strayed(store: Store) -> Iterator[str]:
-    """Stages that do not have what the journal says."""
+def _stages(store: Store) -> tuple[list[State], list[str]]:
+    """The state of each stage, and which stages have none that can be read, or another than the journal says."""
     last = {(one.state.line, one.state.stage): one.state for one in store.journal.records() if one.what == "done"}
-    for (line, stage), state in last.items():
-        current = store.current(line, stage)
-        if current != state:
-            yield f"{line} {stage} has {current.name if current else 'nothing'}, by the journal {state.name}"
+    of_lines = [(line, stage) for line in store.lines() for stage in STAGES]
+    found, odd = [], []
+    for line, stage in dict.fromkeys([*of_lines, *last]):
+        try:
+            current = store.current(line, stage)
+        except DeepError as broken:
+            odd.append(str(broken))
+            continue
+        if current is not None:
+            found.append(current)
+        wanted = last.get((line, stage))
+        if wanted is not None and current != wanted:
+            odd.append(f"{line} {stage} has {current.name if current else 'nothing'}, by the journal {wanted.name}")
+    return found, odd
 
 
 def _counted(packages: Sequence[Package]) -> dict[str, int]:

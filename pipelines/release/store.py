@@ -25,6 +25,7 @@ from pipelines.release import candidate as candidates
 from pipelines.release.candidate import DOCUMENT, FILES, INPUTS, PROVENANCE, SIGNATURE, SUMS, Candidate
 from pipelines.release.journal import ROOM, Journal, Record, Step
 from pipelines.release.state import STAGES, State, line_of
+from sqa import wrong
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.files import disk_full_explained, exclusive, link_atomic, require_space, sync_directory, sync_file
 
@@ -187,14 +188,19 @@ class Store:
 
 
 def read_state(folder: Path) -> State:
-    """The state that lies in a folder."""
+    """The state that lies in a folder; raises ``DeepError`` where there is none that can be read."""
     try:
         return State.model_validate_json((folder / STATE).read_bytes())
-    except (FileNotFoundError, ValidationError) as broken:
-        raise DeepError(
-            f"{folder}: not a state of a stage", found=str(broken).splitlines()[0], exit_code=CHECK_FAILED,
-            next_step="put the store back from its backup",
-        ) from None  # fmt: skip
+    except OSError as unreadable:
+        why = unreadable.strerror
+    except ValidationError as refused:
+        why = wrong.explained(refused, State)
+    raise DeepError(
+        f"{folder}: not a state of a stage",
+        found=f"{STATE}: {why}",
+        exit_code=CHECK_FAILED,
+        next_step="see that it can be read, or put the store back from its backup",
+    )
 
 
 def refuse_other(place: Path, candidate: Candidate) -> None:

@@ -194,11 +194,14 @@ def verify(
 
 @app.command()
 def status(store: StoreFolder, as_json: Json = False) -> None:
-    """Show which version each stage has, since when and of which commit."""
+    """Show which version each stage has, since when and of which commit; end with 1 where one cannot be said."""
     from pipelines.release import steps
     from pipelines.release.store import Store
 
-    emit(steps.status(Store(store)), as_json, _status)
+    data = steps.status(Store(store))
+    emit(data, as_json, _status)
+    if not data["ok"]:
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _brought(state: State, changed: bool, as_json: bool) -> None:
@@ -241,7 +244,8 @@ def _status(data: dict[str, Any]) -> Group:
          ", ".join(f"{suite} {version}" for suite, version in one["suites"].items())]
         for one in data["stages"]
     ]  # fmt: skip
-    return Group(_table(["line", "stage", "version", "since", "commit", "suites"], rows), *_interrupted(data))
+    table = _table(["line", "stage", "version", "since", "commit", "suites"], rows)
+    return Group(table, *(Text(one, style="red") for one in data["problems"]), *_interrupted(data))
 
 
 def _interrupted(data: dict[str, Any]) -> list[Text]:

@@ -473,6 +473,36 @@ def test_verify_sees_a_stage_that_somebody_has_moved(release: Release, first: Pa
     assert release.verify()["problems"] == ["deep-1 production has production-0001, by the journal production-0002"]
 
 
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a state gone": (shutil.rmtree, r"state\.json: No such file or directory"),
+    "a document gone": (lambda folder: (folder / STATE).unlink(), r"state\.json: No such file or directory"),
+    "a document cut short": (lambda folder: cut(folder / STATE), r"state\.json: found b'\{.*\.\.\., needed JSON"),
+    "a document of another kind": (lambda folder: replaced(folder / STATE, b"{}"), r"state\.json: line: is missing"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_stage_that_cannot_be_read_is_named_beside_the_others(release: Release, first: Path, what: str) -> None:
+    release.stage(first)
+    release.promote("1.0.0", "testing")
+    spoil, message = UNREADABLE[what]
+    spoil(public(release, "testing").resolve())
+    for found in (status(release.store), release.verify()):
+        assert not found["ok"]
+        assert [row["stage"] for row in found["stages"]] == ["preview"]
+        assert re.search(rf"testing/deep-1: not a state of a stage \(found: {message}", found["problems"][0])
+        assert len(found["problems"]) == 1
+
+
+def test_status_sees_a_stage_that_is_gone(release: Release, first: Path) -> None:
+    in_production(release, first)
+    public(release, "production").unlink()
+    said = "deep-1 production has nothing, by the journal production-0001"
+    assert deep(release, "status", status=1)["problems"] == [said]
+    shutil.rmtree(release.store.public / "states")
+    assert len(deep(release, "status", status=1)["problems"]) == 3
+
+
 def test_verify_sees_a_candidate_that_was_altered(release: Release, first: Path) -> None:
     release.stage(first)
     replaced(release.store.public / "candidates/deep-1/1.0.0" / QUALITY, b"{}")
