@@ -48,11 +48,11 @@ def test_without_a_collection_it_is_said_where_none_is(places: Path) -> None:
     assert refused.value.found == f"none in {places / 'first'}, {places / 'second'}"
 
 
-def test_without_a_word_it_is_looked_for_where_ansible_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_word_it_is_looked_for_where_ansible_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANSIBLE_COLLECTIONS_PATH", raising=False)
-    monkeypatch.setenv("HOME", "/home/somebody")
-    folders = ["/home/somebody/.ansible/collections", "/usr/share/ansible/collections"]
-    assert [str(one) for one in paths.collections_path()[1:]] == folders
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = [tmp_path / ".ansible/collections", Path("/usr/share/ansible/collections")]
+    assert paths.collections_path()[1:] == folders
 
 
 def test_ansible_looks_in_the_same_places_from_wherever_it_runs(places: Path) -> None:
