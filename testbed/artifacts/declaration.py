@@ -134,6 +134,8 @@ class PythonBuild(Strict):
     from_source: list[FileName] = []
     # Folders of this repository, each a package.
     packages: list[RelativePath] = []
+    # Folders and files of this repository that are imported by the path that they have in it.
+    paths: list[RelativePath] = []
     # Patterns, as in a shell, of what is left out.
     exclude: list[str] = []
     # Where the packages are in the archive, for one that is a layer of an image.

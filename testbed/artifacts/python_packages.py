@@ -33,6 +33,7 @@ BYTECODE = ("*.pyc", "*/__pycache__", "__pycache__")
 # What names places of the machine that it was made on.
 NEVER = ("*.dist-info/RECORD", "*.dist-info/direct_url.json", ".lock")
 SCRIPTS = "bin"
+PROJECT = "pyproject.toml"
 PURE = "Root-Is-Purelib: true"
 
 
@@ -46,19 +47,24 @@ def requirements_file(build: PythonBuild, root: Path) -> Path:
 
 def inputs(build: PythonBuild, root: Path) -> dict[str, Any]:
     """What decides the content besides the declaration."""
-    own = {
-        str(path.relative_to(root)): files.sha256_of(path)
-        for package in build.packages
-        for path in _own_files(root / package)
-    }
-    own |= {str(path.relative_to(root)): files.sha256_of(path) for path in _projects(build, root)}
     return {
         "uv": compilers.uv_version(),
         "requirements": files.sha256_of(requirements_file(build, root)),
-        "packages": own,
+        "packages": {str(path.relative_to(root)): files.sha256_of(path) for path, _ in _own(build, root)},
+        "projects": _projects(build, root),
         "launcher": LAUNCHER,
         "platform": C_LIBRARY,
     }
+
+
+def _own(build: PythonBuild, root: Path) -> Iterator[tuple[Path, Path]]:
+    """Files of this repository, each with its place among the packages."""
+    for package in build.packages:
+        folder = root / package
+        yield from ((path, path.relative_to(folder.parent)) for path in _own_files(folder))
+    for name in build.paths:
+        found = [root / name] if (root / name).is_file() else _own_files(root / name)
+        yield from ((path, path.relative_to(root)) for path in found)
 
 
 def _own_files(package: Path) -> Iterator[Path]:
@@ -67,32 +73,53 @@ def _own_files(package: Path) -> Iterator[Path]:
         raise DeepError(
             f"{package}: no package of Python",
             needed="a folder with __init__.py",
-            next_step="correct sources.build.packages",
+            next_step="correct sources.build.packages and sources.build.paths",
         )
     for path in sorted(package.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path
 
 
-def _projects(build: PythonBuild, root: Path) -> list[Path]:
-    """The pyproject.toml files of this repository's packages that say how other programs find them."""
-    found = {(root / package).parent / "pyproject.toml" for package in build.packages}
-    return sorted(path for path in found if path.is_file() and "entry-points" in _project(path))
+def _projects(build: PythonBuild, root: Path) -> list[dict[str, Any]]:
+    """What other programs find of this repository's projects: name, version, and entry points into its packages.
+
+    A project without any is there only for what keeps its path: the repository's own, which is asked for its version.
+    """
+    names = {Path(package).name for package in build.packages}
+    found = [_project(file, names) for file in sorted({(root / one).parent / PROJECT for one in build.packages})]
+    own = [_project(root / PROJECT, names)] if build.paths else []
+    return [one for one in found if one.get("points")] + [one for one in own if one]
 
 
-def _project(path: Path) -> dict[str, Any]:
-    return dict(tomllib.loads(path.read_text(encoding="utf-8"))["project"])
+def _project(file: Path, packages: set[str]) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    points = {
+        group: {name: place for name, place in sorted(named.items()) if _package(place) in packages}
+        for group, named in sorted(project.get("entry-points", {}).items())
+    }
+    return {
+        "name": project["name"],
+        "version": project["version"],
+        "points": {group: named for group, named in points.items() if named},
+    }
+
+
+def _package(place: str) -> str:
+    """The package of an entry point, ``PACKAGE.MODULE:OBJECT``."""
+    return place.partition(":")[0].partition(".")[0].strip()
 
 
 def _announce(project: dict[str, Any], packages: Path) -> None:
-    """Write entry points where ``importlib.metadata`` looks for them."""
+    """Write name, version and entry points where ``importlib.metadata`` looks for them."""
     name, version = project["name"], project["version"]
     folder = packages / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
     groups = [
-        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(points.items()))
-        for group, points in sorted(project["entry-points"].items())
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in named.items())
+        for group, named in project["points"].items()
     ]
     (folder / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
 
@@ -127,14 +154,13 @@ def complete(name: str, build: PythonBuild, root: Path, target: Path) -> None:
     packages = target / (build.folder or ".")
     _refuse_compiled(name, build, packages)
     shutil.rmtree(packages / SCRIPTS, ignore_errors=True)
-    for package in build.packages:
-        for path in _own_files(root / package):
-            place = packages / Path(package).name / path.relative_to(root / package)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
-            place.chmod(path.stat().st_mode)
+    for path, place in _own(build, root):
+        target_file = packages / place
+        target_file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target_file)
+        target_file.chmod(path.stat().st_mode)
     for project in _projects(build, root):
-        _announce(_project(project), packages)
+        _announce(project, packages)
     (packages / "__main__.py").write_text(LAUNCHER, encoding="utf-8")
     for path in target.rglob("*"):
         if not path.is_symlink():

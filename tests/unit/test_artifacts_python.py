@@ -146,6 +146,29 @@ def test_other_programs_find_the_own_package_by_its_entry_points(root: Path) -> 
     assert said == "2.0 EntryPoint(name='this', value='own_part.api', group='a.group')\n"
     project.write_text(text.replace("this", "that"), encoding="utf-8")
     assert build(ctx).reason == "its inputs changed"
+    # Whoever looks for entry points would import what is not there.
+    project.write_text(text + 'other = "other_part.api"\n', encoding="utf-8")
+    build(ctx)
+    assert run(unpacked(ctx), "own_part.finder").stdout == said
+
+
+def test_what_keeps_its_path_is_imported_by_it_and_knows_its_version(root: Path) -> None:
+    (root / "pyproject.toml").write_text('[project]\nname = "whole"\nversion = "3.0"\n', encoding="utf-8")
+    deep = root / "rooms/room"
+    deep.mkdir(parents=True)
+    for file, text in (
+        (root / "rooms/__init__.py", ""), (root / "rooms/other.py", ""), (deep / "__init__.py", ""),
+        (deep / "__main__.py", "from importlib.metadata import version\nprint(version('whole'), __package__)\n"),
+    ):  # fmt: skip
+        file.write_text(text, encoding="utf-8")
+    ctx = context(root, paths=["rooms/__init__.py", "rooms/room"])
+    build(ctx)
+    assert run(unpacked(ctx), "rooms.room").stdout == "3.0 rooms.room\n"
+    assert not (unpacked(ctx) / "rooms/other.py").exists()
+    (deep / "__main__.py").write_text("", encoding="utf-8")
+    assert build(ctx).reason == "its inputs changed"
+    with pytest.raises(DeepError, match=r"rooms/none: no package of Python"):
+        build(context(root, paths=["rooms/none"]))
 
 
 def test_another_package_than_the_pinned_one_is_refused(root: Path) -> None:
