@@ -9,7 +9,6 @@ from importlib import metadata
 from typing import Any
 
 from pipelines.benchmark.model import UNITS, Machine, Result, Run
-from sqa.reports import junit
 
 # Times as deephdc/benchmarks_cnn_api writes them.
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -44,6 +43,8 @@ def deep(run: Run) -> dict[str, Any]:
 
 def as_junit(comparison: Mapping[str, Any], created: str, *, lenient: bool = False) -> str:
     """One test for each workload: slower is a failure, not shown is an error, or skipped where that is let through."""
+    from sqa.reports import junit
+
     suites = ET.Element("testsuites", name="benchmarks")
     junit.suite(suites, "benchmarks", created, [_case(one, lenient) for one in comparison["outcomes"]])
     ET.indent(suites)
@@ -91,6 +92,8 @@ def seconds(result: Result) -> float | None:
 
 
 def _case(outcome: Mapping[str, Any], lenient: bool) -> ET.Element:
+    from sqa.reports import junit
+
     case = ET.Element("testcase", classname="benchmarks", name=outcome["workload"])
     tag = {"regression": "failure", "inconclusive": "skipped" if lenient else "error"}.get(outcome["verdict"])
     if tag:

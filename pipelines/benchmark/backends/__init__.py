@@ -26,6 +26,7 @@ BACKENDS: dict[str, str] = {
     "docker": "pipelines.benchmark.backends.docker:Docker",
     "kubernetes": "pipelines.benchmark.backends.kubernetes:Kubernetes",
     "slurm": "pipelines.benchmark.backends.slurm:Slurm",
+    "deepaas": "pipelines.benchmark.backends.deepaas:Deepaas",
 }
 # How a job can end without a run.
 Fate = Literal["failed", "out of memory", "out of time", "cancelled", "lost", "refused"]
@@ -125,7 +126,7 @@ def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: C
     for line in backend.lines(job):
         if clock() - submitted > backend.timeout:
             raise _without(backend, job, End("out of time", f"nothing after {backend.timeout:g} s"))
-        said = _document(line)
+        said = document(line)
         if said is None:
             continue
         waited = clock() - submitted if waited is None else waited
@@ -189,7 +190,7 @@ def environment(specification: Specification) -> dict[str, str]:
 
 def last_words(text: str) -> str:
     """The last line that is not the job's own document; that of a traceback says what was raised."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and _document(line) is None]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and document(line) is None]
     return lines[-1][-LONGEST_WORDS:] if lines else ""
 
 
@@ -224,7 +225,7 @@ def ticking(blocks: Iterable[bytes], tick: float = TICK) -> Iterator[str | None]
         yield from (line.decode(errors="replace") for line in lines)
 
 
-def _document(line: str | None) -> dict[str, Any] | None:
+def document(line: str | None) -> dict[str, Any] | None:
     """One of the job's own documents; anything else that a line may be is none."""
     try:
         said = json.loads(line or "")
