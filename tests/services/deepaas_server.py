@@ -16,29 +16,32 @@ from pathlib import Path
 
 import httpx
 
+from testbed.artifacts import python_packages
+from testbed.artifacts.declaration import PythonBuild, load_all
 from testbed.paths import cache_dir, repo_root
 
 MODULES = repo_root() / "services/modules"
-REQUIREMENTS = repo_root() / "artifacts/python/deep-modules/requirements.txt"
+DEFAULT = "deep-modules"
 # A start imports SciPy twice, on a machine that does other things.
 PATIENCE = 90
 
 
-def environment() -> Path:
-    """An environment with DEEPaaS, made once for each state of the requirements; whoever is second waits."""
-    known = f"{sys.version}{REQUIREMENTS.read_text('utf-8')}"
-    folder = cache_dir() / "tests" / f"deep-modules-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
+def environment(name: str = DEFAULT) -> Path:
+    """An environment with what an artefact requires, made once for each state of that; whoever is second waits."""
+    pins = repo_root() / "artifacts/python" / name / "requirements.txt"
+    known = f"{sys.version}{pins.read_text('utf-8')}"
+    folder = cache_dir() / "tests" / f"{name}-{hashlib.sha256(known.encode()).hexdigest()[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder)
+            _make(folder, pins)
             (folder / "complete").touch()
     return folder
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, pins: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True, cwd="/")
     install: list[str | Path] = [
@@ -52,7 +55,7 @@ def _make(folder: Path) -> None:
         "--require-hashes",
     ]
     # Compiled once instead of at every start, of which each has three processes.
-    subprocess.run([*install, "--compile-bytecode", "--requirements", REQUIREMENTS], check=True, cwd="/")
+    subprocess.run([*install, "--compile-bytecode", "--requirements", pins], check=True, cwd="/")
 
 
 def installed(folder: Path) -> Path:
@@ -76,6 +79,16 @@ def installed(folder: Path) -> Path:
     return target
 
 
+def packed(folder: Path, name: str) -> Path:
+    """``folder`` filled with what an artefact takes from this repository, and nothing else of it."""
+    build = load_all()[name].sources.build
+    assert isinstance(build, PythonBuild)
+    folder.mkdir()
+    # What it requires is in an environment of its own.
+    python_packages.complete(name, build.model_copy(update={"from_source": [], "folder": None}), repo_root(), folder)
+    return folder
+
+
 def variables(modules: Path, folder: Path) -> dict[str, str]:
     """The environment of a program that finds the modules and has its temporary files in ``folder``."""
     folder.mkdir(exist_ok=True)
@@ -83,13 +96,15 @@ def variables(modules: Path, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(modules: Path, model: str, folder: Path, **more: str) -> Iterator[httpx.Client]:
+def serving(
+    modules: Path, model: str, folder: Path, *, requirements: str = DEFAULT, **more: str
+) -> Iterator[httpx.Client]:
     """DEEPaaS with one of the ``modules``, as their image starts it; a client that knows where it is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     argv: list[str | Path] = [
-        environment() / "bin/python",
+        environment(requirements) / "bin/python",
         "-m",
         "deep_module.serve",
         "--model-name",

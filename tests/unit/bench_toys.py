@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, override
 
 from pipelines.benchmark import stats
 from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, Parameters, Result, Run
 from pipelines.benchmark.workload import Resources, Workload
+from testbed.paths import repo_root
 
 CPU = Cpu(model="Toy", architecture="x86_64", count=4, cores=4, usable=4, flags=("sse2", "avx", "avx2", "fma"))
 MACHINE = Machine(
@@ -50,6 +53,23 @@ def run(*results: Result, day: int = 0, **changes: Any) -> Run:
         results=results or (result(noise(100.0)),),
     )  # fmt: skip
     return one.model_copy(update=changes)
+
+
+def simulated_nvml(folder: Path) -> None:
+    """The simulator's NVML with one T4, for programs whose ``LD_LIBRARY_PATH`` is ``folder``; needs gcc."""
+    (folder / "dev").mkdir()
+    for name in ("nvidiactl", "nvidia0"):
+        (folder / "dev" / name).touch()
+    (folder / "conf").write_text(
+        "driver_version = 580.95.05\ncuda_version = 13.0\nextra_driver_versions = \nlibrary_dir = /nowhere\n"
+        "model = T4\nmemory_mib = 15360\ncompute_capability = 7.5\ngpu = 0 GPU-aaaaaaaa-0000-4000-8000-000000000000\n"
+    )
+    library = folder / "libnvidia-ml.so.580.95.05"
+    define = [f'-DSIMULATOR_CONFIG="{folder / "conf"}"', f'-DSIMULATOR_DEVICES="{folder / "dev"}"']
+    flags = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-soname,libnvidia-ml.so.1"]
+    argv = ["gcc", *flags, *define, "-o", str(library), "simulator.c", "nvml.c"]
+    subprocess.run(argv, cwd=repo_root() / "artifacts/gpu-simulator", check=True, timeout=120)
+    (folder / "libnvidia-ml.so.1").symlink_to(library.name)
 
 
 class Clock:

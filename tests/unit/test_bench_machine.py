@@ -14,9 +14,8 @@ import pytest
 
 from pipelines.benchmark import gpu, limits, machine
 from testbed.paths import repo_root
-from tests.unit.bench_toys import CPU, H200, MACHINE
+from tests.unit.bench_toys import CPU, H200, MACHINE, simulated_nvml
 
-SOURCES = repo_root() / "artifacts" / "gpu-simulator"
 # Two cores of two threads each, of a Xeon on metal.
 XEON = "\n\n".join(
     f"""processor\t: {at}
@@ -153,19 +152,7 @@ def test_this_machine() -> None:
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_a_simulated_gpu_is_known_by_nvml_itself(tmp_path: Path) -> None:
     """NVIDIA's own Python library on the simulator's NVML, which answers some questions and refuses others."""
-    (tmp_path / "dev").mkdir()
-    for name in ("nvidiactl", "nvidia0"):
-        (tmp_path / "dev" / name).touch()
-    (tmp_path / "conf").write_text(
-        "driver_version = 580.95.05\ncuda_version = 13.0\nextra_driver_versions = \nlibrary_dir = /nowhere\n"
-        "model = T4\nmemory_mib = 15360\ncompute_capability = 7.5\ngpu = 0 GPU-aaaaaaaa-0000-4000-8000-000000000000\n"
-    )
-    library = tmp_path / "libnvidia-ml.so.580.95.05"
-    define = [f'-DSIMULATOR_CONFIG="{tmp_path / "conf"}"', f'-DSIMULATOR_DEVICES="{tmp_path / "dev"}"']
-    flags = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,-soname,libnvidia-ml.so.1"]
-    argv = ["gcc", *flags, *define, "-o", str(library), "simulator.c", "nvml.c"]
-    subprocess.run(argv, cwd=SOURCES, check=True, timeout=120)
-    (tmp_path / "libnvidia-ml.so.1").symlink_to(library.name)
+    simulated_nvml(tmp_path)
     code = "from pipelines.benchmark.gpu import gpus; found, why = gpus(); print(found[0].model_dump_json(), why)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=repo_root(), capture_output=True, text=True, check=True, timeout=120,

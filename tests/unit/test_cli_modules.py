@@ -26,7 +26,7 @@ from testbed.paths import repo_root, state_dir
 from tests.unit.login_issuer import Authority, listening
 
 HERE = Place("local", "x")
-NAMES = ["anomaly-detector", "image-classifier"]
+NAMES = ["anomaly-detector", "benchmark", "image-classifier"]
 runner = CliRunner()
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pipelines.release import candidate, manifest
 from pipelines.release.manifest import Manifest
-from testbed import modules
+from testbed.artifacts.declaration import ImageBuild, load_all
 from testbed.cli.release import app
 from testbed.errors import DeepError
 from testbed.paths import repo_root
@@ -190,10 +190,12 @@ def test_the_command_shows_them_and_names_the_wrong_one(tmp_path: Path) -> None:
     assert str(path) in done.exception.message
 
 
-def test_every_module_has_its_image_in_the_release() -> None:
+def test_every_image_of_modules_is_in_the_release() -> None:
+    build = load_all()["modules"].sources.build
+    assert isinstance(build, ImageBuild)
     mine = manifest.find("deep-testbed-0.1")
     declared = [one for one in mine.files() if one[1].kind == "image"]
-    assert sorted(file for _, _, file in declared) == sorted(f"{name}-{mine.version}.tar" for name in modules.names())
+    assert sorted(file for _, _, file in declared) == sorted(f"{name}-{mine.version}.tar" for name in build.images)
 
 
 def test_the_notes_name_the_needs_that_the_collection_has() -> None:

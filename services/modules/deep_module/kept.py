@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import joblib
 
-VARIABLE = "DEEP_MODEL_DIR"
+from deep_module.shared import folder
+
 Model = TypeVar("Model")
-
-
-def folder() -> Path:
-    """Where models are kept: ``$DEEP_MODEL_DIR``, else a folder of this process and its children, gone at its end."""
-    named = os.environ.get(VARIABLE)
-    if named is None:
-        named = os.environ[VARIABLE] = tempfile.mkdtemp(prefix="deep-model-")
-        atexit.register(shutil.rmtree, named, ignore_errors=True)
-    found = Path(named)
-    found.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return found
 
 
 class Kept(Generic[Model]):
