@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import tarfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import docker
-import httpx
 import pytest
-from docker.models.containers import Container
 
 from testbed import engine, modules
 from testbed.artifacts import api
-from testbed.artifacts.declaration import PythonBuild, load_all
+from testbed.artifacts.declaration import ImageBuild, PythonBuild, load_all
+from tests.artifacts.module_containers import COMPILED_THERE, running
 
 pytestmark = pytest.mark.live
 
-VERSION = api.version("modules")
-# One CPU compiles and imports SciPy, three times, beside whatever else the machine does.
-PATIENCE = 180
+BUILD = load_all()["modules"].sources.build
+assert isinstance(BUILD, ImageBuild)
+VERSION, NAMES = api.version("modules"), sorted(BUILD.images)
 LARGEST = 110 << 20
 
 
@@ -31,52 +28,12 @@ def images() -> Iterator[docker.DockerClient]:
     """The engine with both images; they are taken away again."""
     api.ensure(["modules"])
     client = engine.client()
-    for one in modules.catalogue():
+    for one in map(modules.module, NAMES):
         with (api.mirror_dir() / "modules" / VERSION / f"{one.name}.tar").open("rb") as archive:
             client.images.load(archive)
     yield client
-    for one in modules.catalogue():
+    for one in map(modules.module, NAMES):
         client.images.remove(f"deephdc/{one.name}:{VERSION}", force=True)
-
-
-@contextmanager
-def running(client: docker.DockerClient, one: modules.Module) -> Iterator[tuple[Container, httpx.Client]]:
-    """A container as a deployment has it, and a client that waited until it is healthy."""
-    needs = one.deployment
-    container = client.containers.run(
-        f"{needs['image']}:{VERSION}",
-        detach=True,
-        read_only=True,
-        tmpfs={"/tmp": ""},  # nosec B108  # in the container
-        mem_limit=f"{needs['memory_mib']}m",
-        nano_cpus=int(needs["cpus"] * 1e9),
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        ports={f"{needs['port']}/tcp": ("127.0.0.1", 0)},
-    )
-    try:
-        container.reload()
-        (bound,) = container.ports[f"{needs['port']}/tcp"] or []
-        with httpx.Client(base_url=f"http://127.0.0.1:{bound['HostPort']}", timeout=60, trust_env=False) as http:
-            wait(container, http, needs["health"])
-            yield container, http
-    finally:
-        container.remove(force=True)
-
-
-def wait(container: Container, http: httpx.Client, health: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            if http.get(health).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        container.reload()
-        said = container.logs(tail=20).decode(errors="replace")
-        assert container.status == "running", said
-        assert time.monotonic() < deadline, said
-        time.sleep(0.3)
 
 
 def known(found: dict[str, Any]) -> list[int]:
@@ -86,11 +43,11 @@ def known(found: dict[str, Any]) -> list[int]:
     return sorted({anomaly["row"] for anomaly in found["anomalies"]} & set(found["truth"]))
 
 
-@pytest.mark.parametrize("name", modules.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_an_image_answers_its_example(images: docker.DockerClient, name: str) -> None:
     one = modules.module(name)
     model = one.deployment["model"]
-    with running(images, one) as (container, http):
+    with running(images, one, VERSION) as (container, http):
         answer = http.post(f"/v2/models/{model}/predict/", json=one.deployment["example"])
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()["predictions"]
@@ -106,22 +63,12 @@ def test_an_image_answers_its_example(images: docker.DockerClient, name: str) ->
         assert container.exec_run(["/bin/sh", "-c", "true"]).exit_code != 0
 
 
-# Of what a module has imported by then, what it had to compile.
-COMPILED_THERE = """import importlib, pathlib, sys
-sys.path.insert(0, "/opt/deep-modules")
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-files = {getattr(module, "__cached__", None) for module in list(sys.modules.values())} - {None}
-print(len(files), *sorted(file for file in files if not pathlib.Path(file).exists()))
-"""
-
-
 def test_nothing_has_to_be_compiled_when_a_container_starts(images: docker.DockerClient) -> None:
     build = load_all()["deep-modules"].sources.build
     assert isinstance(build, PythonBuild)
     assert build.bytecode
     one = modules.module("image-classifier")
-    argv = ["/usr/bin/python3", "-S", "-c", COMPILED_THERE, *build.bytecode.imports]
+    argv = ["/usr/bin/python3", "-S", "-c", COMPILED_THERE, "/opt/deep-modules", *build.bytecode.imports]
     said = images.containers.run(
         f"{one.deployment['image']}:{VERSION}", entrypoint=argv, command=[], remove=True, read_only=True,
         tmpfs={"/tmp": ""},  # nosec B108  # in the container
@@ -143,7 +90,7 @@ def test_bytecode_says_nothing_of_where_and_when_it_was_made(images: docker.Dock
 
 
 def test_images_are_small_and_share_all_layers(images: docker.DockerClient) -> None:
-    found = [images.images.get(f"deephdc/{name}:{VERSION}").attrs for name in modules.names()]
+    found = [images.images.get(f"deephdc/{name}:{VERSION}").attrs for name in NAMES]
     assert len({json.dumps(one["RootFS"]["Layers"]) for one in found}) == 1
-    for name in modules.names():
+    for name in NAMES:
         assert (api.mirror_dir() / "modules" / VERSION / f"{name}.tar").stat().st_size < LARGEST

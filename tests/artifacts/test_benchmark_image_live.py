@@ -1,0 +1,125 @@
+"""The image of the benchmarks as schedulers run it: not root, nothing to write but /tmp, no capability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from pipelines.benchmark import backends, job
+from pipelines.benchmark.model import Parameters, Plan, Run, Specification
+from pipelines.benchmark.workload import WORKLOADS
+from testbed import engine, modules
+from testbed.artifacts import api, layers
+from tests.artifacts.module_containers import COMPILED_THERE, RESTRICTED, running
+
+pytestmark = pytest.mark.live
+
+NAME = f"deephdc/benchmark:{api.version('benchmark')}"
+PYTHON = ["/usr/bin/python3", "/opt/deep-benchmark"]
+JOB = [*PYTHON, "pipelines.benchmark.job"]
+# What makes a workload small enough for a test.
+TINY: dict[str, Parameters] = {
+    "gemm-fp64": {"size": 32},
+    "torch-gemm-fp32": {"size": 32},
+    "all-reduce": {"data_bytes": 4096},
+    "resnet50-train-fp32": {"batch": 1, "image": 32},
+}
+LARGEST = 250 << 20
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[docker.DockerClient]:
+    """The engine with the image, which is taken away again."""
+    api.ensure(["benchmark"])
+    found = engine.client()
+    with (api.mirror_dir() / "benchmark" / api.version("benchmark") / "benchmark.tar").open("rb") as archive:
+        found.images.load(archive)
+    yield found
+    found.images.remove(NAME, force=True)
+
+
+def said(client: docker.DockerClient, *argv: str, **more: Any) -> str:
+    """What a container with the image's root and rights says."""
+    text: bytes = client.containers.run(
+        NAME, entrypoint=list(argv), command=[], remove=True, network_mode="none", **RESTRICTED, **more
+    )
+    return text.decode()
+
+
+def small(name: str) -> Specification:
+    return Specification(workloads=(name,), plan=Plan(threads=1, repeats=1, processes=1, parameters={name: TINY[name]}))
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if name in WORKLOADS["cpu"]])
+def test_a_job_measures(client: docker.DockerClient, name: str) -> None:
+    specification = small(name).model_dump_json()
+    lines = said(client, *JOB, environment={job.VARIABLE: specification}).splitlines()
+    documents = [found for found in map(backends.document, lines) if found]
+    assert documents[0] == {"note": f"{name}, process 1 of 1"}
+    run = Run.model_validate(documents[-1]["run"])
+    assert [(one.workload, one.parameters | TINY[name]) for one in run.results] == [(name, run.results[0].parameters)]
+    assert run.results[0].summary is not None, run.results[0].reasons
+    assert run.machine.container == "docker"
+    assert {"numpy", "torch", "blas"} <= run.machine.libraries.keys()
+
+
+def test_pytorch_and_numpy_work_together(client: docker.DockerClient) -> None:
+    code = (
+        "import sys; sys.path.insert(0, '/opt/deep-benchmark')\n"
+        "import numpy, torch, torchvision\n"
+        "assert numpy.__file__.startswith('/opt/deep-benchmark'), numpy.__file__\n"
+        "assert torch.from_numpy(numpy.ones(3)).sum() == 3 == torch.ones(3).numpy().sum()\n"
+        "network = torchvision.models.resnet18()\n"
+        "optimizer = torch.optim.SGD(network.parameters(), 0.1)\n"
+        "network(torch.randn(2, 3, 32, 32)).sum().backward(); optimizer.step()\n"
+        "print(torch.__version__, torch.backends.mkldnn.is_available(), torch.get_num_threads())\n"
+    )
+    version, onednn, threads = said(client, PYTHON[0], "-c", code, nano_cpus=10**9).split()
+    assert version.startswith("2.6.")
+    assert onednn == "True"
+    assert int(threads) >= 1
+
+
+def test_it_is_nobody_and_cannot_write(client: docker.DockerClient) -> None:
+    code = (
+        "import os, pathlib\n"
+        "print(os.getuid(), os.getgid())\n"
+        "pathlib.Path('/tmp/x').touch()\n"
+        "for place in ('/opt/deep-benchmark/x', '/x'):\n"
+        "    try:\n"
+        "        pathlib.Path(place).touch()\n"
+        "    except OSError:\n"
+        "        print('refused')\n"
+    )
+    assert said(client, PYTHON[0], "-c", code).split() == ["65532", "65532", "refused", "refused"]
+    with pytest.raises(docker.errors.APIError, match="no such file"):
+        said(client, "/bin/sh", "-c", "true")
+
+
+def test_as_a_module_it_measures(client: docker.DockerClient) -> None:
+    one = modules.module("benchmark")
+    health = one.deployment["health"]
+    with running(client, one, api.version("benchmark")) as (_, http):
+        run = backends.run(backends.load("deepaas", {"url": str(http.base_url), "pause": "0.5"}), small("gemm-fp64"))
+        assert run.results[0].summary is not None
+        latest = http.post(f"{health}predict/", json=one.deployment["example"]).json()["predictions"]
+        assert latest["result"]["run"]["id"] == run.id
+
+
+def test_nothing_has_to_be_compiled_when_a_process_measures(client: docker.DockerClient) -> None:
+    names = ["pipelines.benchmark.worker", "pipelines.benchmark.cpu", "torch", "torch._dynamo", "torchvision"]
+    count, *missing = said(client, PYTHON[0], "-c", COMPILED_THERE, PYTHON[1], *names).splitlines()[-1].split()
+    assert int(count) > 1000
+    assert missing == []
+
+
+def test_it_is_small_and_shares_a_layer_with_the_modules(client: docker.DockerClient) -> None:
+    archive = api.mirror_dir() / "benchmark" / api.version("benchmark") / "benchmark.tar"
+    assert archive.stat().st_size < LARGEST
+    below = layers.inspect_layer(
+        api.mirror_dir() / "python-layer" / api.version("python-layer") / "python-layer.tar.gz"
+    )
+    assert client.images.get(NAME).attrs["RootFS"]["Layers"][0] == f"sha256:{below.diff_id}"
