@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -13,6 +17,7 @@ from pipelines.benchmark.model import Parameters, Plan, Run, Specification
 from pipelines.benchmark.workload import WORKLOADS
 from testbed import engine, modules
 from testbed.artifacts import api, layers
+from testbed.paths import repo_root
 from tests.artifacts.module_containers import COMPILED_THERE, RESTRICTED, running
 
 pytestmark = pytest.mark.live
@@ -28,6 +33,8 @@ TINY: dict[str, Parameters] = {
     "resnet50-train-fp32": {"batch": 1, "image": 32},
 }
 LARGEST = 250 << 20
+TESTS = repo_root() / "tests/unit/test_bench_torch_live.py"
+PYTEST = ("_pytest", "iniconfig", "packaging", "pluggy", "pygments", "pytest")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,23 @@ def test_pytorch_and_numpy_work_together(client: docker.DockerClient) -> None:
     assert version.startswith("2.6.")
     assert onednn == "True"
     assert int(threads) >= 1
+
+
+def test_each_workload_of_pytorch_passes_its_tests_there(client: docker.DockerClient, tmp_path: Path) -> None:
+    """With the pytest that runs this: its packages are of pure Python."""
+    for name in PYTEST:
+        source = Path(str(util.find_spec(name).origin))  # type: ignore[union-attr]  # this runs it
+        shutil.copytree(source.parent, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TESTS, tmp_path)
+    tmp_path.chmod(0o755)
+    words = ["-m", "pytest", "-q", "-c", "/dev/null", "--rootdir=/mnt", "-p", "no:cacheprovider", f"/mnt/{TESTS.name}"]
+    found = said(
+        client, PYTHON[0], *words, volumes={str(tmp_path): {"bind": "/mnt", "mode": "ro"}},
+        environment={"PYTHONPATH": f"{PYTHON[1]}:/mnt"},
+    )  # fmt: skip
+    passed = re.fullmatch(r"(\d+) passed.*", found.splitlines()[-1])
+    assert passed, found
+    assert int(passed[1]) > 20
 
 
 def test_it_is_nobody_and_cannot_write(client: docker.DockerClient) -> None:
