@@ -13,6 +13,7 @@ from pipelines.benchmark.model import UNITS, Machine, Result, Run
 # Times as deephdc/benchmarks_cnn_api writes them.
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 DISTRIBUTION = "deep-testbed"
+# What writes reports is imported where it is used: images of jobs do not have it.
 
 
 def deep(run: Run) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, validate
 
 from pipelines.benchmark import gpu, workload
 from pipelines.benchmark.machine import fingerprint
-from pipelines.benchmark.model import Specification
+from pipelines.benchmark.model import Plan, Specification
 from sqa import wrong
 from testbed.errors import DeepError
 
@@ -85,12 +85,12 @@ def arguments() -> dict[str, fields.Field]:
         "num_gpus": _whole(0, 64, "GPUs to measure; none: the processors.", more=real_gpus),
         "model": fields.Str(validate=known, metadata={"description": "One workload. Default: all of the device."}),
         "workloads": fields.List(fields.Str(validate=known), metadata={"description": "Several workloads."}),
-        "repeats": _whole(1, 10_000, "Steady calls in each process, at least. Default: 30."),
-        "processes": _whole(1, 100, "Fresh processes for each workload. Default: 5."),
+        "repeats": _whole(1, 10_000, f"Steady calls in each process, at least. {_default('repeats')}"),
+        "processes": _whole(1, 100, f"Fresh processes for each workload. {_default('processes')}"),
         "threads": _whole(1, 4096, "Default: as many as the module may use."),
         "limit": fields.Float(
             validate=validate.Range(1, LONGEST),
-            metadata={"description": "Seconds within which a process has to be steady. Default: 120."},
+            metadata={"description": f"Seconds within which a process has to be steady. {_default('limit')}"},
         ),
         "seed": _whole(0, 2**31 - 1, "Where chance begins in the statistics."),
         "label": fields.Str(
@@ -126,6 +126,10 @@ def specification(given: Mapping[str, Any]) -> Specification:
     found = Specification.model_validate({"workloads": names, "plan": plan})
     workload.chosen(found.workloads, found.plan.device)
     return found
+
+
+def _default(name: str) -> str:
+    return f"Default: {getattr(Plan(), name):g}."
 
 
 def _whole(least: int, most: int, text: str, more: Any = None) -> fields.Field:
