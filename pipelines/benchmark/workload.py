@@ -61,8 +61,8 @@ WORKLOADS: dict[Device, dict[str, str]] = {
 QUICK: dict[Device, tuple[str, ...]] = {
     "cpu": ("gemm-fp64", "gemm-fp32", "memory-copy", "memory-triad"),
     "gpu": (
-        "gemm-fp32", "gemm-fp16", "memory-copy", "memory-triad", "host-to-device", "kernel-launch", "resnet50-train-amp",
-        "resnet50-inference-amp",
+        "gemm-fp32", "gemm-fp16", "memory-copy", "memory-triad", "host-to-device", "kernel-launch",
+        "resnet50-train-amp", "resnet50-inference-amp",
     ),
 }  # fmt: skip
 # Variables by which the libraries that may be below numpy are told how many threads to use.
