@@ -50,8 +50,8 @@ SETUP = f"""
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends {PACKAGES}
 useradd --create-home --shell /bin/bash --password '*' deep
-install -d -o deep /home/deep/.ssh
-install -o deep /root/.ssh/authorized_keys /home/deep/.ssh
+install -d -o deep ~deep/.ssh
+install -o deep /root/.ssh/authorized_keys ~deep/.ssh
 install -d -m 1777 /shared
 tar -xf /root/code.tar --no-same-owner -C /opt
 echo /opt > /usr/lib/python3/dist-packages/deep.pth
