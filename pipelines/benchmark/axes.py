@@ -13,7 +13,7 @@ CHARACTER, ABOVE, BELOW = 7.0, 10.0, 3.0
 # Distance of a label from what it names.
 GAP = 8.0
 # Which ends of a label may be how far from a dot that it stands above or below of.
-SIDES = ((0.0, "middle"), (GAP, "start"), (-GAP, "end"))
+SIDES = ((0.0, "middle"), (GAP, "start"), (-GAP, "end"), (6 * GAP, "start"), (-6 * GAP, "end"))
 
 
 def scale(low: float, high: float) -> tuple[float, float]:
