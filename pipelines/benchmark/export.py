@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET  # nosec B405 # it writes, and reads nothing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from pipelines.benchmark.model import UNITS, Machine, Result, Run
+from pipelines.benchmark.workload import training
 
 # Times as deephdc/benchmarks_cnn_api writes them.
 TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 DISTRIBUTION = "deep-testbed"
+# Of workloads whose work are examples; precisions in which networks are trained, the one first that a score prefers.
+EXAMPLES = ("img/s", "sequences/s")
+PRECISIONS = ("amp", "tf32", "fp32")
 # What writes reports is imported where it is used: images of jobs do not have it.
 
 
 def deep(run: Run) -> dict[str, Any]:
     """The keys of deephdc/benchmarks_cnn_api 0.5.0, and beside them, below ``run``, all that it does not know.
 
-    Models are our workloads. Its score adds images per second of four networks: there are none, so it is ``null``.
+    Models are our workloads, those of inference below ``evaluation``.
     """
-    seconds = (run.ended - run.started).total_seconds()
+    duration = (run.ended - run.started).total_seconds()
+    inference = [one for one in run.results if "-inference-" in one.workload]
+    trained = [one for one in run.results if one not in inference]
     return {
         "machine_config": _machine(run.machine),
         "benchmark": {
@@ -31,13 +37,11 @@ def deep(run: Run) -> dict[str, Any]:
             "dataset": "synthetic_data",
             "tf_version": None,
         },
-        "training": {"models": [one.workload for one in run.results]}
-        | {one.workload: _model(one) for one in run.results}
-        | {"score": None},
-        "evaluation": {},
+        "training": _models(trained) | {"score": _score(trained)},
+        "evaluation": _models(inference) if inference else {},
         "global_start_time": run.started.strftime(TIME),
         "global_end_time": run.ended.strftime(TIME),
-        "global_execution_time_sec": seconds,
+        "global_execution_time_sec": duration,
         "run": run.model_dump(mode="json"),
     }
 
@@ -73,12 +77,27 @@ def _machine(machine: Machine) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _models(results: Sequence[Result]) -> dict[str, Any]:
+    return {"models": [one.workload for one in results]} | {one.workload: _model(one) for one in results}
+
+
+def _score(results: Sequence[Result]) -> float | None:
+    """DEEP's score, images per second of its four networks together, where all were trained in one precision.
+
+    Its batches grew with the memory of the GPU and ours do not: scores of the two are not comparable.
+    """
+    figures = {one.workload: one.summary.median for one in results if one.summary}
+    complete = (training(precision) for precision in PRECISIONS if figures.keys() >= set(training(precision)))
+    return next((sum(figures[name] for name in names) for names in complete), None)
+
+
 def _model(result: Result) -> dict[str, Any]:
     """What DEEP says of a network, as far as a workload has it; a matrix product has no examples and no batches."""
+    value, batch = result.summary.median if result.summary else None, result.parameters.get("batch")
     return {
-        "batch_size": None, "batch_size_per_device": None, "num_batches": len(result.pooled) or None,
-        "average_examples_per_sec": None, "execution_time_sec": seconds(result),
-        "value": result.summary.median if result.summary else None, "unit": result.unit, "status": result.status,
+        "batch_size": batch, "batch_size_per_device": batch, "num_batches": len(result.pooled) or None,
+        "average_examples_per_sec": value if result.unit in EXAMPLES else None, "execution_time_sec": seconds(result),
+        "value": value, "unit": result.unit, "status": result.status,
     }  # fmt: skip
 
 

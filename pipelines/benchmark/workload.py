@@ -11,13 +11,18 @@ from pipelines.benchmark.model import UNITS, Device, Machine, Parameters
 from testbed.errors import DeepError
 
 PYTORCH = "pipelines.benchmark.pytorch"
+# The networks of DEEP's benchmark, by its names.
+NETWORKS = ("googlenet", "inception3", "resnet50", "vgg16")
+
+
+def training(precision: str) -> list[str]:
+    """The workloads that train DEEP's networks in a precision."""
+    return [f"{name}-train-{precision}" for name in NETWORKS]
 
 
 def _networks(precision: str) -> dict[str, str]:
     """Training and inference of DEEP's networks, and a transformer's training, in a precision."""
-    kinds = [
-        f"{name}-{kind}" for name in ("googlenet", "inception3", "resnet50", "vgg16") for kind in ("train", "inference")
-    ]
+    kinds = [f"{name}-{kind}" for name in NETWORKS for kind in ("train", "inference")]
     names = [f"{kind}-{precision}" for kind in (*kinds, "transformer-train")]
     return {name: f"{PYTORCH}.networks:{name}" for name in names}
 
@@ -96,7 +101,7 @@ class Workload(ABC):
         """What makes figures comparable: sizes and types."""
 
     @classmethod
-    def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:  # noqa: ARG003
+    def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:  # noqa: ARG003 # of those that lack something
         """Why it cannot run here with these, by what is known without importing its libraries."""
         return None
 
@@ -120,7 +125,7 @@ class Workload(ABC):
         """Of libraries, what only they know themselves."""
         return {}
 
-    def explained(self, failure: Exception) -> DeepError | None:  # noqa: ARG002
+    def explained(self, failure: Exception) -> DeepError | None:  # noqa: ARG002 # of those that know some
         """What a failure of a library means to a user; nothing where it is none of those that are known."""
         return None
 
@@ -135,6 +140,15 @@ def load(place: str) -> type[Workload]:
     module, _, name = place.partition(":")
     found: type[Workload] = getattr(importlib.import_module(module), name)
     return found
+
+
+def by_network(name: str, device: Device, *, mixed: bool) -> str:
+    """The workload that trains a network of DEEP's, in mixed precision or not; any other name is a workload's own."""
+    if name not in NETWORKS:
+        return name
+    if mixed and device == "cpu":
+        raise DeepError("processors train in single precision", found="mixed precision", needed="a GPU")
+    return f"{name}-train-{'fp32' if device == 'cpu' else 'amp' if mixed else 'tf32'}"
 
 
 def chosen(names: Iterable[str], device: Device) -> dict[str, str]:

@@ -67,7 +67,7 @@ RULE = comparing.Rule()
 
 
 @app.command()
-def run(  # pylint: disable=too-many-positional-arguments  # they are options: never given by position
+def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # they are options
     workloads: Annotated[
         list[str] | None,
         typer.Argument(metavar="[WORKLOAD]...", help="All where none is named.", autocompletion=_complete_workload),

@@ -199,10 +199,9 @@ def test_one_at_a_time(module: httpx.Client, folder: Path) -> None:
         ({"dataset": "imagenet_mini"}, "switched off in 2023 (found 'imagenet_mini'"),
         ({"evaluation": True}, "nothing is learnt that could be evaluated"),
         ({"batch_size_per_device": 64}, "a batch is part of the workload"),
-        ({"use_fp16": True}, "precision is part of the workload"),
         ({"optimizer": "sgd"}, "needed nothing"),
-        ({"model": "googlenet"}, "no such workload (found googlenet, needed one of"),
-        ({"workloads": ["gemm-fp64", "vgg16"]}, "found vgg16"),
+        ({"model": "alexnet"}, "no such workload (found alexnet, needed one of"),
+        ({"workloads": ["gemm-fp64", "alexnet"]}, "found alexnet"),
         ({"num_gpus": -1}, "greater than or equal to 0"),
         ({"processes": 0}, "greater than or equal to 1"),
         ({"timeout": 0}, "greater than or equal to 1"),
@@ -225,6 +224,15 @@ def test_the_only_value_of_an_argument_of_deeps_is_taken(module: httpx.Client) -
     assert "a specification says everything (found: num_gpus" in done["message"]
     small = {"model": "gemm-fp32", "processes": 1, "repeats": 5}
     assert ended(module, begun(module, **plain, **small))["status"] == "done"
+
+
+def test_the_networks_of_deep_go_by_its_names_and_are_the_default(module: httpx.Client) -> None:
+    """PyTorch, which this server lacks, is what they need."""
+    for arguments in ({"model": "resnet50"}, {}):
+        done = ended(module, begun(module, **arguments))
+        assert (done["status"], "PyTorch is not installed" in done["message"]) == ("error", True), done
+    mixed = ended(module, begun(module, model="vgg16", use_fp16=True))
+    assert "processors train in single precision" in mixed["message"]
 
 
 def test_the_back_end_passes_a_refusal_on(module: httpx.Client) -> None:

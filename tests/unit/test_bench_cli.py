@@ -18,7 +18,7 @@ from pipelines.benchmark import axes, engine, export, report
 from pipelines.benchmark.machine import conditions
 from pipelines.benchmark.model import Device, Plan, Result
 from pipelines.benchmark.store import Store
-from pipelines.benchmark.workload import QUICK
+from pipelines.benchmark.workload import QUICK, training
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
 from testbed.paths import repo_root
@@ -234,6 +234,22 @@ def test_the_export_has_the_keys_of_deep(store: Store, tmp_path: Path) -> None:
     assert document["run"]["id"] == "20260103-toy"
     assert answer("export", "latest", "--output", str(tmp_path / "deep.json"))["ok"] is True
     assert json.loads((tmp_path / "deep.json").read_text()) == document
+
+
+def test_the_export_of_networks_has_examples_and_a_score_where_all_four_were_trained() -> None:
+    rate: dict[str, Any] = {"unit": "img/s", "work": 64.0, "parameters": {"batch": 64}}
+    trained = [
+        result([[level] * 2], name, **rate) for name, level in zip(training("amp"), (1.0, 2.0, 4.0, 8.0), strict=True)
+    ]
+    inference = result([[16.0] * 2], "vgg16-inference-amp", **rate)
+    document = export.deep(run(*trained, inference))
+    assert document["training"]["score"] == 15.0
+    assert document["training"]["models"] == training("amp")
+    one = document["evaluation"]["vgg16-inference-amp"]
+    assert (one["batch_size"], one["average_examples_per_sec"], one["execution_time_sec"]) == (64, 16.0, 8.0)
+    assert document["evaluation"]["models"] == ["vgg16-inference-amp"]
+    broken = [*trained[:3], invalid(workload=trained[3].workload), inference]
+    assert export.deep(run(*broken))["training"]["score"] is None
 
 
 def test_the_export_of_a_gpu_and_of_times() -> None:

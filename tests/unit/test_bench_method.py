@@ -129,6 +129,17 @@ def test_an_unknown_workload_is_told_with_those_there_are() -> None:
     assert list(workload.chosen(["memory-copy", "memory-copy"], "cpu")) == ["memory-copy"]
 
 
+def test_a_network_of_deep_is_trained_in_the_precision_that_is_meant() -> None:
+    assert workload.by_network("resnet50", "cpu", mixed=False) == "resnet50-train-fp32"
+    assert workload.by_network("resnet50", "gpu", mixed=False) == "resnet50-train-tf32"
+    assert workload.by_network("resnet50", "gpu", mixed=True) == "resnet50-train-amp"
+    assert workload.by_network("gemm-fp64", "cpu", mixed=True) == "gemm-fp64"
+    with pytest.raises(DeepError, match="processors train in single precision"):
+        workload.by_network("vgg16", "cpu", mixed=True)
+    for device, precision in (("cpu", "fp32"), ("gpu", "tf32"), ("gpu", "amp")):
+        assert set(workload.training(precision)) <= workload.WORKLOADS[device].keys()  # type: ignore[index]
+
+
 def test_a_process_says_why_there_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     job = {
         "place": "pipelines.benchmark.cpu:Gemm64",

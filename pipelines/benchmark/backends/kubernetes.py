@@ -238,7 +238,7 @@ class Kubernetes(Backend):
                 "capabilities": {"drop": ["ALL"]},
                 "readOnlyRootFilesystem": True,
             },
-            "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}, {"name": "shared", "mountPath": "/dev/shm"}],
+            "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}, {"name": "shared", "mountPath": "/dev/shm"}],  # nosec B108  # in the pod
         }
         pod = {
             "restartPolicy": "Never",

@@ -24,7 +24,6 @@ FIXED: dict[str, tuple[str | bool | None, str]] = {
     "batch_size_per_device": (None, "a batch is part of the workload: other batches are not comparable"),
     "num_epochs": (None, "calls are repeated until they are steady, whatever they learn: see repeats"),
     "optimizer": (None, "the optimizer is part of the workload"),
-    "use_fp16": (None, "precision is part of the workload: choose another one"),
     "weight_decay": (None, "the optimizer is part of the workload"),
 }
 # Arguments that a plan has under the same name.
@@ -79,12 +78,19 @@ def real_gpus(number: int) -> None:
 
 def arguments() -> dict[str, fields.Field]:
     """The arguments of a training as DEEPaaS checks and shows them."""
-    names = sorted({name for there in workload.WORKLOADS.values() for name in there})
+    names = sorted({name for there in workload.WORKLOADS.values() for name in there} | set(workload.NETWORKS))
     known = validate.OneOf(names, error="no such workload (found {input}, needed one of {choices})")
     return {
         "num_gpus": _whole(0, 64, "GPUs to measure; none: the processors.", more=real_gpus),
-        "model": fields.Str(validate=known, metadata={"description": "One workload. Default: all of the device."}),
-        "workloads": fields.List(fields.Str(validate=known), metadata={"description": "Several workloads."}),
+        "model": fields.Str(
+            validate=known,
+            metadata={"description": "One workload, or a network of DEEP's to train. Default: all of its networks."},
+        ),
+        "workloads": fields.List(fields.Str(validate=known), metadata={"description": "Several of these."}),
+        "use_fp16": fields.Bool(
+            load_default=False,
+            metadata={"description": "Whether networks of DEEP's are trained in mixed precision, on GPUs."},
+        ),
         "repeats": _whole(1, 10_000, f"Steady calls in each process, at least. {_default('repeats')}"),
         "processes": _whole(1, 100, f"Fresh processes for each workload. {_default('processes')}"),
         "threads": _whole(1, 4096, "Default: as many as the module may use."),
@@ -112,6 +118,7 @@ def specification(given: Mapping[str, Any]) -> Specification:
     """What the arguments ask for; raises ``DeepError`` for those that do not go together."""
     said = {name: value for name, value in given.items() if value is not None and name not in FIXED}
     said.pop("timeout", None)
+    mixed = said.pop("use_fp16", False)
     whole = said.pop("specification", None)
     if whole is not None:
         if said:
@@ -120,7 +127,8 @@ def specification(given: Mapping[str, Any]) -> Specification:
             )
         return Specification.model_validate(whole)
     gpus, model = said.get("num_gpus", 0), said.get("model")
-    names = [*([model] if model else []), *said.get("workloads", [])]
+    names = [*([model] if model else []), *said.get("workloads", [])] or workload.NETWORKS
+    names = [workload.by_network(name, "gpu" if gpus else "cpu", mixed=mixed) for name in names]
     device = {"device": "gpu", "gpus": gpus} if gpus else {}
     plan = {name: said[name] for name in PLAN if name in said} | device
     found = Specification.model_validate({"workloads": names, "plan": plan})
