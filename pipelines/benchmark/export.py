@@ -82,11 +82,11 @@ def _models(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _score(results: Sequence[Result]) -> float | None:
-    """DEEP's score, images per second of its four networks together, where all were trained in one precision.
+    """DEEP's score, images per second of its four networks together, where all are valid in one precision.
 
     Its batches grew with the memory of the GPU and ours do not: scores of the two are not comparable.
     """
-    figures = {one.workload: one.summary.median for one in results if one.summary}
+    figures = {one.workload: one.summary.median for one in results if one.summary and one.status == "valid"}
     complete = (training(precision) for precision in PRECISIONS if figures.keys() >= set(training(precision)))
     return next((sum(figures[name] for name in names) for names in complete), None)
 

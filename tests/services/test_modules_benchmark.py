@@ -233,6 +233,8 @@ def test_the_networks_of_deep_go_by_its_names_and_are_the_default(module: httpx.
         assert (done["status"], "PyTorch is not installed" in done["message"]) == ("error", True), done
     mixed = ended(module, begun(module, model="vgg16", use_fp16=True))
     assert "processors train in single precision" in mixed["message"]
+    named = ended(module, begun(module, model="gemm-fp64", use_fp16=True))
+    assert "use_fp16 is about DEEP's networks (found: gemm-fp64" in named["message"]
 
 
 def test_the_back_end_passes_a_refusal_on(module: httpx.Client) -> None:

@@ -248,8 +248,9 @@ def test_the_export_of_networks_has_examples_and_a_score_where_all_four_were_tra
     one = document["evaluation"]["vgg16-inference-amp"]
     assert (one["batch_size"], one["average_examples_per_sec"], one["execution_time_sec"]) == (64, 16.0, 8.0)
     assert document["evaluation"]["models"] == ["vgg16-inference-amp"]
-    broken = [*trained[:3], invalid(workload=trained[3].workload), inference]
-    assert export.deep(run(*broken))["training"]["score"] is None
+    for changes in ({"status": "invalid", "summary": None}, {"status": "suspect"}):
+        broken = [*trained[:3], trained[3].model_copy(update=changes), inference]
+        assert export.deep(run(*broken))["training"]["score"] is None
 
 
 def test_the_export_of_a_gpu_and_of_times() -> None:

@@ -118,8 +118,7 @@ def specification(given: Mapping[str, Any]) -> Specification:
     """What the arguments ask for; raises ``DeepError`` for those that do not go together."""
     said = {name: value for name, value in given.items() if value is not None and name not in FIXED}
     said.pop("timeout", None)
-    mixed = said.pop("use_fp16", False)
-    whole = said.pop("specification", None)
+    whole, mixed = said.pop("specification", None), said.pop("use_fp16", False)
     if whole is not None:
         if said:
             raise DeepError(
@@ -128,6 +127,12 @@ def specification(given: Mapping[str, Any]) -> Specification:
         return Specification.model_validate(whole)
     gpus, model = said.get("num_gpus", 0), said.get("model")
     names = [*([model] if model else []), *said.get("workloads", [])] or workload.NETWORKS
+    if mixed and not set(names) <= set(workload.NETWORKS):
+        raise DeepError(
+            "use_fp16 is about DEEP's networks",
+            found=", ".join(names),
+            needed=f"some of {', '.join(workload.NETWORKS)}",
+        )
     names = [workload.by_network(name, "gpu" if gpus else "cpu", mixed=mixed) for name in names]
     device = {"device": "gpu", "gpus": gpus} if gpus else {}
     plan = {name: said[name] for name in PLAN if name in said} | device
