@@ -15,8 +15,8 @@ BYTES, FLOP = "GB/s", "GFLOP/s"
 # By what is in their names: measures of memory, and products of matrices, which are as fast as arithmetic gets.
 MEMORY = ("memory-copy", "memory-triad")
 PRODUCTS = "gemm-"
-# What says how many threads or GPUs a workload has used, the first that it has.
-COUNTS: dict[Device, tuple[str, ...]] = {"cpu": ("threads",), "gpu": ("gpus", "processes")}
+# What says how many threads or GPUs a workload has used.
+COUNTS: dict[Device, str] = {"cpu": "threads", "gpu": "processes"}
 PLOT = Box(LEFT, TOP, WIDTH, HEIGHT - BELOW)
 
 
@@ -68,9 +68,8 @@ def scaling(results: Sequence[Result], kind: Device) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, str], dict[int, Result]] = {}
     for one in results:
         others = {"threads": one.threads, **one.parameters}
-        count = next((name for name in COUNTS[kind] if name in others), None)
-        if one.summary and count:
-            number = int(others.pop(count))
+        if one.summary and COUNTS[kind] in others:
+            number = int(others.pop(COUNTS[kind]))
             text = ", ".join(f"{name} {value}" for name, value in sorted(others.items()))
             groups.setdefault((one.workload, one.unit, text), {})[number] = one
     return [

@@ -145,7 +145,7 @@ def test_figures_by_threads_are_held_against_the_ideal() -> None:
 
 def test_times_by_gpus_are_ideal_where_they_halve() -> None:
     results = [
-        result(noise(level, scatter=0), "step", unit="ms", direction="lower", parameters={"gpus": count})
+        result(noise(level, scatter=0), "step", unit="ms", direction="lower", parameters={"processes": count})
         for count, level in ((2, 10.0), (4, 8.0))
     ]
     (drawn,) = plots.scaling(results, "gpu")

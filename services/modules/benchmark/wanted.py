@@ -120,19 +120,15 @@ def specification(given: Mapping[str, Any]) -> Specification:
     said.pop("timeout", None)
     whole, mixed = said.pop("specification", None), said.pop("use_fp16", False)
     if whole is not None:
-        if said:
-            raise DeepError(
-                "a specification says everything", found=", ".join(sorted(said)), needed="no other arguments"
-            )
+        others = sorted(said) + ["use_fp16"] * mixed
+        if others:
+            raise DeepError("a specification says everything", found=", ".join(others), needed="no other arguments")
         return Specification.model_validate(whole)
     gpus, model = said.get("num_gpus", 0), said.get("model")
     names = [*([model] if model else []), *said.get("workloads", [])] or workload.NETWORKS
     if mixed and not set(names) <= set(workload.NETWORKS):
-        raise DeepError(
-            "use_fp16 is about DEEP's networks",
-            found=", ".join(names),
-            needed=f"some of {', '.join(workload.NETWORKS)}",
-        )
+        networks = f"some of {', '.join(workload.NETWORKS)}"
+        raise DeepError("use_fp16 is about DEEP's networks", found=", ".join(names), needed=networks)
     names = [workload.by_network(name, "gpu" if gpus else "cpu", mixed=mixed) for name in names]
     device = {"device": "gpu", "gpus": gpus} if gpus else {}
     plan = {name: said[name] for name in PLAN if name in said} | device
