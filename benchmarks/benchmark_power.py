@@ -87,9 +87,18 @@ def percent(verdicts: dict[str, int], verdict: str) -> float:
     return 100 * verdicts.get(verdict, 0) / sum(verdicts.values())
 
 
+def at_most(verdicts: dict[str, int], verdict: str) -> float:
+    """The share of a verdict that is not exceeded, at 95 % (C. J. Clopper and E. S. Pearson, 1934)."""
+    from scipy import stats
+
+    counted = stats.binomtest(verdicts.get(verdict, 0), sum(verdicts.values()), alternative="less")
+    return 100 * float(counted.proportion_ci(0.95, method="exact").high)
+
+
 def render(found: Found, minutes: float) -> str:
     """What was measured, for docs/performance.md."""
-    alarms = percent(found.verdicts[0.0], "regression")
+    same = found.verdicts[0.0]
+    alarms, bound = percent(same, "regression"), at_most(same, "regression")
     bounds = [
         ("comparisons without a change called a regression", alarms, FALSE_ALARMS),
         ("added to a call of a millisecond", found.overhead, OVERHEAD),
@@ -97,6 +106,7 @@ def render(found: Found, minutes: float) -> str:
     kinds: Sequence[str] = ("regression", "no regression", "inconclusive")
     return "\n".join([
         f"Measured on {datetime.now(UTC).date().isoformat()} in {minutes:.0f} minutes: {machine()}.",
+        f"So many comparisons show that at most {bound:.1f} % are false alarms (at 95 %).",
         *table(
             ("what", "measured", "bound", ""),
             [(what, f"{value:.2f} %", f"{bound:g} %", reached(value, bound)) for what, value, bound in bounds],

@@ -40,4 +40,5 @@ def test_the_page_says_what_was_reached() -> None:
     assert "| added to a call of a millisecond | 0.40 % | 1 % | reached |" in lines
     assert "| 0% | 200 | 2.0 % | 97.5 % | 0.5 % |" in lines
     assert "in 20 minutes" in lines[0]
+    assert "at most 4.5 % are false alarms" in lines[1]
     assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), power.PART, "new")
