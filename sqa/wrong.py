@@ -22,6 +22,7 @@ NEEDED = {
     "int_from_float": "a whole number",
     "float_type": "a number",
     "float_parsing": "a number",
+    "finite_number": "a finite number",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "greater_than": "more than {gt}",
@@ -77,7 +78,8 @@ def _one(one: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind == "value_error":
         return f"{where}{context['error']}"
     needed = "a day such as 2027-03-31" if kind.startswith("date") else NEEDED.get(kind, "another value")
-    return f"{where}found {_found(one['input'])}, needed {needed.format(**context)}"
+    form = _form(model, one["loc"]) or needed.format(**context)
+    return f"{where}found {_found(one['input'])}, needed {form}"
 
 
 def _found(given: object) -> str:
@@ -88,10 +90,21 @@ def _found(given: object) -> str:
 
 def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that are known at a place."""
+    return sorted(_at(model, path).model_fields)
+
+
+def _form(model: type[BaseModel], path: tuple[int | str, ...]) -> str | None:
+    """How a value is written: the description of its field, where the model has one."""
+    field = _at(model, path[:-1]).model_fields.get(str(path[-1])) if path else None
+    return field.description if field else None
+
+
+def _at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model at a place."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = next(_models(model.model_fields[part].annotation), model)  # of a list, that of each entry
-    return sorted(model.model_fields)
+    return model
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:

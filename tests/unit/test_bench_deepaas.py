@@ -41,8 +41,10 @@ class Module(BaseHTTPRequestHandler):
         answers = self.answers[self.command]
         status, found = answers.pop(0) if len(answers) > 1 else answers[0]
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", found)
         self.end_headers()
-        self.wfile.write(json.dumps(found).encode())
+        self.wfile.write(found if isinstance(found, bytes) else json.dumps(found).encode())
 
     do_POST = do_DELETE = do_GET  # noqa: N815  # the names are the library's
 
@@ -86,17 +88,35 @@ def test_a_specification_is_sent_and_its_run_brought_back(address: str) -> None:
         (403, "refuses the measurement .found: HTTP status 403", "ask whoever runs"),
         (404, "refuses the measurement .found: HTTP status 404", "--option url="),
         (422, "HTTP status 422: .*no such thing", "correct"),
-        (500, "the module fails .found: HTTP status 500", None),
-        (503, "the module fails .found: HTTP status 503", None),
+        (500, "the module fails .found: HTTP status 500", "deep modules status"),
+        (503, "the module fails .found: HTTP status 503", "deep modules status"),
     ],
 )
-def test_a_module_that_does_not_take_it_is_no_figure(address: str, status: int, said: str, help_: str | None) -> None:
+def test_a_module_that_does_not_take_it_is_no_figure(address: str, status: int, said: str, help_: str) -> None:
     Module.answers["POST"] = [(status, {"workloads": ["no such thing"]})]
     with pytest.raises(DeepError, match=said) as told:
         brought(address)
     assert told.value.exit_code == 1
-    assert (help_ or "") in (told.value.next_step or "")
+    assert help_ in str(told.value.next_step)
     assert commands() == ["POST"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, b"<html>\nlog in</html>"), "what answers is not DEEPaaS .found: <html> log in</html>; needed: .*'uuid'"),
+        ((200, {}), "what answers is not DEEPaaS .found: {}"),
+        ((200, []), "what answers is not DEEPaaS"),
+        ((200, {"uuid": None}), "what answers is not DEEPaaS"),
+        ((302, "https://login.example.org/"), "sends on to another address .*302: https://login.example.org/"),
+    ],
+)
+def test_what_is_no_module_is_told(address: str, answer: Answer, said: str) -> None:
+    Module.answers["POST"] = [answer]
+    with pytest.raises(DeepError, match=f"{address}: .*{said}") as told:
+        brought(address)
+    assert told.value.exit_code == 1
+    assert "--option url=" in str(told.value.next_step)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +129,9 @@ def test_a_module_that_does_not_take_it_is_no_figure(address: str, status: int, 
         ((404, {}), "was lost.*restarted, or somebody cancelled"),
         ((502, {}), r"was lost.*no answer for 0\.05 s.*HTTP status 502"),
         ((401, {}), "refuses the measurement.*HTTP status 401"),
+        ((200, {"status": "done", "result": ["x"]}), "the job failed.*answered without a run"),
+        ((200, {}), "what answers is not DEEPaaS.*'status'"),
+        ((200, b"<html>log in</html>"), "what answers is not DEEPaaS.*log in"),
     ],
 )
 def test_a_training_that_ends_otherwise_is_no_figure(address: str, then: Answer, said: str) -> None:
@@ -152,7 +175,10 @@ def test_its_certificate_is_verified_and_a_token_is_sent_to_it_alone(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"url": "node1:5000"}, "url: found 'node1:5000'"),
+        ({"url": "node1:5000"}, r"url: found 'node1:5000', needed http\(s\)://HOST"),
+        ({"url": "http://node1:99999"}, "url: Port out of range"),
+        ({"url": "http://[::1"}, "url: Invalid IPv6 URL"),
+        ({"url": "http://node..1"}, "url: .*label empty"),
         ({"url": "http://node1", "token_file": "/token"}, "a token is sent to an address with https only"),
         ({}, "url: is missing"),
     ],
@@ -162,6 +188,21 @@ def test_wrong_options_are_told_before_anything_is_sent(options: dict[str, str],
         backends.load("deepaas", options)
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DeepError, match=r"cannot use a file of the back end deepaas.*No such file.*token"):
-        brought("https://127.0.0.1:9", token_file=str(tmp_path / "token"))
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("ca", None, "No such file or directory; needed: a file with certificates in PEM"),
+        ("ca", b"hello", "certificate.*; needed: a file with certificates in PEM"),
+        ("token_file", None, "No such file or directory; needed: a file with a token"),
+        ("token_file", b"", "0 words; needed: a file with a token"),
+        ("token_file", b"two words", "2 words; needed: a file with a token"),
+        ("token_file", "schl\u00fcssel".encode(), "'ascii' codec"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, option: str, text: bytes | None, said: str) -> None:
+    file = tmp_path / "file"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(DeepError, match=f"the option {option} cannot be used .found: {file}: .*{said}") as told:
+        brought("https://127.0.0.1:9", **{option: str(file)})
+    assert told.value.next_step == f"--option {option}=FILE"

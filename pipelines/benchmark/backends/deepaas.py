@@ -8,10 +8,11 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, override
+from typing import Annotated, Any, ClassVar, override
+from urllib.parse import urlsplit
 
 import httpx
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipelines.benchmark.backends import Backend, End
 from pipelines.benchmark.model import Specification
@@ -25,6 +26,14 @@ NEXT = {
     404: "name the address that 'deep modules status benchmark' shows: --option url=",
     422: "correct what it says",
 }
+ELSEWHERE = "name the module's own address (--option url=), or a file with a token (--option token_file=)"
+
+
+def _address(text: str) -> str:
+    """Refuse what names no host, or a port that is none: both raise ``ValueError``."""
+    found = urlsplit(text)
+    _ = found.port, (found.hostname or "").encode("idna")
+    return text
 
 
 class Deepaas(Backend):
@@ -36,10 +45,12 @@ class Deepaas(Backend):
     """
 
     name: ClassVar[str] = "deepaas"
-    url: str = Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")
+    url: Annotated[str, AfterValidator(_address)] = Field(
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", description="http(s)://HOST[:PORT][/PATH]"
+    )
     ca: Path | None = None
     token_file: Path | None = None
-    model: str = Field(default="benchmark", pattern=r"^[a-z][a-z0-9_]*$")
+    model: str = Field(default="benchmark", pattern=r"^[a-z][a-z0-9_]*$", description="a name such as benchmark")
     pause: float = Field(default=2.0, gt=0)
     patience: float = Field(default=60.0, ge=0)
 
@@ -55,7 +66,7 @@ class Deepaas(Backend):
         answer = self._ask("POST", "", json=body)
         if answer.status_code != httpx.codes.OK:
             raise self._refused(answer)
-        return str(answer.json()["uuid"])
+        return str(self._said(answer, "uuid")["uuid"])
 
     @override
     def lines(self, job: str) -> Iterator[str | None]:
@@ -107,22 +118,28 @@ class Deepaas(Backend):
             return {"message": str(self._refused(answer))}
         if answer.status_code != httpx.codes.OK:
             raise self._refused(answer)
-        return dict(answer.json())
+        return self._said(answer, "status")
+
+    def _said(self, answer: httpx.Response, key: str) -> dict[str, Any]:
+        """What DEEPaaS says, with a text of this key; what says anything else, such as a page to log in, is none."""
+        try:
+            said = answer.json()
+        except ValueError:
+            said = None
+        if isinstance(said, dict) and isinstance(said.get(key), str):
+            return said
+        raise DeepError(
+            "what answers is not DEEPaaS", host=self.url, found=" ".join(answer.text.split())[:LONGEST] or "nothing",
+            needed=f"JSON with '{key}'", next_step=ELSEWHERE, exit_code=CHECK_FAILED,
+        )  # fmt: skip
 
     def _ask(self, method: str, job: str, **more: Any) -> httpx.Response:
-        trust = ssl.create_default_context()
-        try:
-            if self.ca:
-                trust.load_verify_locations(self.ca)
-            token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else ""
-        except OSError as failed:
-            raise DeepError(f"cannot use a file of the back end {self.name}", found=str(failed)) from failed
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        trust, headers = self._trust(), self._headers()
         address = f"{self.url.rstrip('/')}/v2/models/{self.model}/train/{job}"
         try:
             with httpx.Client(verify=trust, timeout=30, headers=headers) as client:
                 return client.request(method, address, **more)
-        except httpx.TransportError as failed:
+        except httpx.RequestError as failed:
             said = str(failed) or type(failed).__name__
             untrusted = "CERTIFICATE_VERIFY_FAILED" in said
             raise DeepError(
@@ -131,16 +148,48 @@ class Deepaas(Backend):
                 next_step="--option ca=FILE" if untrusted else "deep modules status benchmark", exit_code=CHECK_FAILED,
             ) from failed  # fmt: skip
 
+    def _trust(self) -> ssl.SSLContext:
+        trust = ssl.create_default_context()
+        with _file("ca", self.ca, "certificates in PEM"):
+            if self.ca:
+                trust.load_verify_locations(self.ca)
+        return trust
+
+    def _headers(self) -> dict[str, str]:
+        with _file("token_file", self.token_file, "a token"):
+            token = self.token_file.read_text(encoding="ascii").split() if self.token_file else []
+            if self.token_file and len(token) != 1:
+                raise ValueError(f"{len(token)} words")
+        return {"Authorization": f"Bearer {token[0]}"} if token else {}
+
     def _refused(self, answer: httpx.Response) -> DeepError:
-        text = f"HTTP status {answer.status_code}: {answer.text[:LONGEST]}"
-        what = "refuses the measurement" if answer.is_client_error else "fails"
+        text = answer.headers.get("Location", answer.text)[:LONGEST]
+        what, step = "fails", "deep modules status benchmark"
+        if answer.is_client_error:
+            what, step = "refuses the measurement", NEXT.get(answer.status_code, step)
+        elif answer.is_redirect:
+            what, step = "sends on to another address", ELSEWHERE
         return DeepError(
-            f"the module {what}", host=self.url, found=text, next_step=NEXT.get(answer.status_code),
+            f"the module {what}", host=self.url, found=f"HTTP status {answer.status_code}: {text}", next_step=step,
             exit_code=CHECK_FAILED,
         )  # fmt: skip
 
 
+@contextlib.contextmanager
+def _file(option: str, file: Path | None, needed: str) -> Iterator[None]:
+    """What reads the file of an option fails with its name, which what ``ssl`` raises lacks."""
+    try:
+        yield
+    except (OSError, ValueError) as failed:
+        why = getattr(failed, "strerror", None) or failed
+        raise DeepError(
+            f"the file of the option {option} cannot be used", found=f"{file}: {why}", needed=f"a file with {needed}",
+            next_step=f"--option {option}=FILE",
+        ) from failed  # fmt: skip
+
+
 def _run(now: dict[str, Any]) -> Any:
     """The run in what a training that is done has left."""
-    output = (now.get("result") or {}).get("output") if now["status"] == "done" else None
+    result = now.get("result") if now["status"] == "done" else None
+    output = result.get("output") if isinstance(result, dict) else None
     return output.get("run") if isinstance(output, dict) else None
