@@ -289,14 +289,20 @@ def _names(workloads: list[str], device: Device, *, quick: bool) -> tuple[str, .
 def _backend(where: str, options: list[str]) -> backends.Backend | None:
     """The back end that was named, ``None`` for this machine."""
     pairs = [one.partition("=") for one in options]
-    if bad := [name for name, equals, _ in pairs if not (name and equals)]:
-        raise DeepError("--option takes a name and a value", found=bad[0], needed="NAME=VALUE")
+    if bad := ["".join(one) for one in pairs if not (one[0] and one[1])]:
+        raise DeepError(
+            "--option takes a name and a value", found=repr(bad[0]), needed="NAME=VALUE",
+            next_step="give it as in --option timeout=600",
+        )  # fmt: skip
     if where == LOCAL and options:
         raise DeepError("this machine takes no options", found=options[0], next_step="name a back end with --on")
     if where == LOCAL:
         return None
     if where not in backends.BACKENDS:
-        raise DeepError("no such back end", found=where, needed=f"one of {', '.join((LOCAL, *backends.BACKENDS))}")
+        raise DeepError(
+            "no such back end", found=where, needed=f"one of {', '.join((LOCAL, *backends.BACKENDS))}",
+            next_step="name one with --on; without it this machine is measured",
+        )  # fmt: skip
     return backends.load(where, {name: value for name, _, value in pairs})
 
 

@@ -380,8 +380,3 @@ def test_a_server_that_refuses_is_quoted(kube: KubeApi, tmp_path: Path, user: st
     with pytest.raises(DeepError, match=f"Kubernetes refuses: .*{said}") as told:
         brought(kube, None, kubeconfig=str(tmp_path / "kubeconfig"), namespace=namespace)
     assert told.value.next_step
-
-
-def test_a_quantity_that_is_none_is_refused(kube: KubeApi) -> None:
-    with pytest.raises(DeepError, match=r"Kubernetes refuses: .*quantities"):
-        brought(kube, None, memory="much")

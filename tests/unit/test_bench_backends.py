@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -180,24 +181,64 @@ def test_what_a_stream_raises_is_raised_where_it_is_read() -> None:
 
 
 def test_options_are_checked_before_anything_is_submitted() -> None:
-    with pytest.raises(DeepError, match=r"toy does not take these options.*size.*needed: some of timeout, size"):
+    with pytest.raises(DeepError, match=r"toy does not take these options .found: size: found 'large'") as told:
         backends.load("toy", {"size": "large"})
-    with pytest.raises(DeepError, match="colour"):
+    assert (told.value.needed, told.value.next_step) == (None, "--option NAME=VALUE for each that is named")
+    with pytest.raises(DeepError, match="colour: there is no such key, needed one of: size, timeout"):
         backends.load("toy", {"colour": "red"})
+    with pytest.raises(DeepError, match="timeout: found 'inf', needed a finite number"):
+        backends.load("toy", {"timeout": "inf"})
+
+
+@pytest.mark.parametrize("name", ["docker", "kubernetes", "slurm"])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("a 'b", "needed a command as a shell reads it: No closing quotation"), (" ", "needed a command")],
+)
+def test_a_command_that_no_shell_reads_is_refused(name: str, command: str, said: str) -> None:
+    with pytest.raises(DeepError, match=f"command: found .*{said}"):
+        backends.load(name, {"command": command})
+
+
+def test_what_the_form_of_an_option_is_is_told() -> None:
+    wrong = {
+        "docker": {"memory": "4x", "cpuset": "all"},
+        "kubernetes": {"memory": "4x", "cpus": "many"},
+        "slurm": {
+            "folder": "shared", "memory": "4x", "python": "-c", "execmode": "F", "login": "-o", "image": "--bind",
+        },
+        "deepaas": {"url": "node1:5000", "model": "A"},
+    }  # fmt: skip
+    for name, options in wrong.items():
+        with pytest.raises(DeepError) as told:
+            backends.load(name, options)
+        said = str(told.value.found)
+        assert all(f"{option}: found {value!r}, needed " in said for option, value in options.items())
+        assert "another value" not in said
+
+
+def test_a_run_of_another_version_is_told() -> None:
+    Toy.said[-1] = json.dumps({"run": {"id": 5}})
+    with pytest.raises(DeepError, match=r"toy job of gemm-fp64: the run is none that this version knows.*id: found 5"):
+        brought()
+    assert Toy.removed
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--on", "moon"], "no such back end"),
-        (["--on", "toy", "-o", "size"], "--option takes a name and a value"),
+        (["--on", "toy", "-o", "size"], "--option takes a name and a value .found: 'size'"),
+        (["--on", "toy", "-o", "=3"], "--option takes a name and a value .found: '=3'"),
         (["-o", "size=3"], "this machine takes no options"),
     ],
 )
 def test_a_wrong_call_is_told(words: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
     done = CliRunner().invoke(cli.app, ["run", *words])
-    assert said in str(done.exception)
+    assert isinstance(done.exception, DeepError)
+    assert re.match(said, str(done.exception))
+    assert done.exception.next_step
     assert not Toy.removed
 
 

@@ -109,13 +109,31 @@ def test_a_container_can_do_nothing_but_compute(there: Engine) -> None:
     assert given["security_opt"] == ["no-new-privileges"]
     assert not given["user"].startswith("0")
     assert LABEL in given["labels"]
-    assert (given["mem_limit"], given["memswap_limit"], given["nano_cpus"]) == ("4g", "4g", 1_500_000_000)
+    assert (given["mem_limit"], given["memswap_limit"], given["nano_cpus"]) == (4 * 2**30, 4 * 2**30, 1_500_000_000)
     assert given["cpuset_cpus"] == "0-2,4"
     assert given["device_requests"] == []
     assert given["entrypoint"][-1] == "pipelines.benchmark.job"
     environment = given["environment"]
     assert Specification.model_validate_json(environment["DEEP_BENCH_SPECIFICATION"]) == SPECIFICATION
     assert environment["DEEP_BENCH_HOST"] == "node3"
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"),
+    [
+        ("4G", 4 * 2**30), ("512MB", 512 * 2**20), ("1.5gib", 3 * 2**29), ("70000k", 70000 * 2**10), ("9000", 9000),
+        ("9000b", 9000), ("1T", 2**40),
+    ],
+)  # fmt: skip
+def test_memory_is_as_docker_run_has_it(there: Engine, memory: str, size: int) -> None:
+    brought(memory=memory)
+    assert (there.created["mem_limit"], there.created["memswap_limit"]) == (size, size)
+
+
+@pytest.mark.parametrize("memory", ["", "much", "4x", "4gg", "4ib", "-4g", "g", "4 g b"])
+def test_memory_that_is_none_is_refused(memory: str) -> None:
+    with pytest.raises(DeepError, match=f"memory: found '{memory}', needed an amount such as 4g"):
+        backends.load("docker", {"image": "i", "memory": memory})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from pipelines.benchmark.backends.kubernetes import Kubernetes, Seen
 from pipelines.benchmark.model import Plan, Specification
 from testbed import login
 from testbed.errors import DeepError
+from tests.unit.login_issuer import listening
 
 CPU, TWO_GPUS = Specification(), Specification(plan=Plan(device="gpu", gpus=2))
 SERVER = "https://10.1.2.3:6443"
@@ -31,11 +33,11 @@ def pod(what: Specification = CPU, **options: str) -> Any:
     return backend(**options).manifest("deep-bench-1", what)["spec"]["template"]["spec"]
 
 
-def kubeconfig() -> str:
+def kubeconfig(server: str = SERVER) -> str:
     named = {"name": "here"}
     return json.dumps({
         "apiVersion": "v1", "kind": "Config", "current-context": "here",
-        "clusters": [named | {"cluster": {"server": SERVER}}],
+        "clusters": [named | {"cluster": {"server": server}}],
         "users": [named | {"user": {"token": "t"}}],
         "contexts": [named | {"context": {"cluster": "here", "user": "here"}}],
     })  # fmt: skip
@@ -50,6 +52,33 @@ def test_gpus_are_asked_for_by_number_and_with_their_runtime() -> None:
     without = pod(CPU)
     assert without["containers"][0]["resources"] == {"limits": {}, "requests": {}}
     assert "runtimeClassName" not in without
+
+
+@pytest.mark.parametrize("amount", ["4", "0.5", ".5", "1.", "+2", "500m", "8Gi", "2k", "1e3", "15E-1", "100n"])
+def test_amounts_are_as_kubernetes_has_them(amount: str) -> None:
+    asked = pod(CPU, cpus=amount, memory=amount)
+    assert asked["containers"][0]["resources"]["limits"] == {"cpu": amount, "memory": amount}
+
+
+@pytest.mark.parametrize("amount", ["", "much", "4gb", "8GiB", "0", "0.00", "-1", "m", "1m2", "inf", "nan", "1_0", "."])
+@pytest.mark.parametrize("option", ["cpus", "memory"])
+def test_amounts_that_are_none_are_refused(option: str, amount: str) -> None:
+    with pytest.raises(DeepError, match=f"{option}: found '{amount}', needed an amount such as"):
+        backend(**{option: amount})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"site": "local", "kubeconfig": "admin.conf"}, "either site, or kubeconfig and context"),
+        ({"site": "local", "context": "here"}, "either site, or kubeconfig and context"),
+        ({"testbed": "mine"}, "it needs site=local"),
+        ({"testbed": "mine", "kubeconfig": "admin.conf"}, "it needs site=local"),
+    ],
+)
+def test_options_that_name_two_clusters_or_half_of_one_are_refused(options: dict[str, str], said: str) -> None:
+    with pytest.raises(DeepError, match=said):
+        backend(**options)
 
 
 def test_a_pod_goes_where_it_is_told_to() -> None:
@@ -113,6 +142,62 @@ def test_a_site_is_asked_as_whoever_is_logged_in_there(monkeypatch: pytest.Monke
     assert one._refused(refused).next_step == "deep login local --name mine --as USER"
 
 
-def test_without_a_cluster_it_is_told_how_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(DeepError, match=r"there is no cluster to ask.*needed: a kubeconfig"):
-        backend(kubeconfig=str(tmp_path / "none")).submit(CPU)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no such file"),
+        (b"a: [\n\t", "not YAML in line 2: found character"),
+        (b"\x89PNG", "'utf-8' codec can't decode"),
+        (b"", "file is empty"),
+        (b"- a", "list indices"),
+        (b"hello", "does not support item assignment"),
+        (b"kind: Config", "Expected key current-context"),
+        (kubeconfig().replace("token", "client-key-data").encode(), "Invalid base64-encoded string"),
+    ],
+)
+def test_what_is_no_kubeconfig_is_named(tmp_path: Path, text: bytes | None, said: str) -> None:
+    file = tmp_path / "kubeconfig"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(DeepError, match=f"there is no cluster to ask .found: {file}: .*{said}.*a kubeconfig") as told:
+        backend(kubeconfig=str(file)).submit(CPU)
+    assert told.value.next_step == "--option site=SITE, or --option kubeconfig=FILE"
+
+
+def test_the_contexts_that_there_are_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(kubeconfig())
+    with pytest.raises(DeepError, match=f"no such context .found: there, in {file}; needed: one of here"):
+        backend(kubeconfig=str(file), context="there").submit(CPU)
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers everything with a page to log in."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>\nlog in</html>")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the library's
+        pass
+
+
+def test_what_answers_and_is_not_kubernetes_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    with listening(Page, None) as port:
+        file.write_text(kubeconfig(f"http://127.0.0.1:{port}"))
+        with pytest.raises(DeepError, match=f":{port}: what answers is not Kubernetes .found: .*<html> log in") as told:
+            backend(kubeconfig=str(file)).submit(CPU)
+    assert told.value.exit_code == 1
+    assert told.value.next_step
+
+
+def test_a_server_that_cannot_be_reached_is_told_in_plain_words(tmp_path: Path) -> None:
+    file, server = tmp_path / "kubeconfig", "https://127.0.0.1:9"
+    file.write_text(kubeconfig(server))
+    with pytest.raises(DeepError, match=f"{server}: Kubernetes does not answer .found: Connection refused; n") as told:
+        backend(kubeconfig=str(file)).submit(CPU)
+    assert "kubectl" in str(told.value.next_step)

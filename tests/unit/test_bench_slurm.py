@@ -16,6 +16,7 @@ from pipelines.benchmark.backends import End, slurm
 from pipelines.benchmark.backends.slurm import Slurm
 from pipelines.benchmark.model import Plan, Run, Specification
 from testbed.errors import DeepError
+from testbed.host import machine_name
 from tests.unit import slurm_records as records
 from tests.unit.bench_toys import Clock, run
 
@@ -264,6 +265,20 @@ def test_a_host_without_slurm_is_told(cluster: Cluster, monkeypatch: pytest.Monk
     assert "login=USER@HOST" in str(told.value.next_step)
 
 
+def test_ssh_that_does_not_get_there_is_told_with_what_to_try(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.submissions = [(255, "", "Host key verification failed.\n")]
+    with pytest.raises(DeepError, match=r"deep@login: ssh does not get there.*Host key verification failed") as told:
+        brought(cluster, login="deep@login", ssh_config="/etc/a site.conf")
+    assert told.value.next_step == "ssh -F '/etc/a site.conf' deep@login"
+    monkeypatch.setattr(slurm, "subprocess", subprocess)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DeepError, match="program not found: ssh") as told:
+        brought(cluster, login="deep@login")
+    assert (told.value.host, told.value.next_step) == (machine_name(), "install OpenSSH's client")
+
+
 def test_success_without_a_run_is_a_failure_of_the_folder(cluster: Cluster) -> None:
     cluster.shows = [records.COMPLETED]
     with pytest.raises(DeepError, match=r"failed.*do the nodes share it with this host"):
@@ -369,7 +384,8 @@ def test_udocker_runs_a_container_of_its_own_and_removes_it(node: Callable[[str]
 
 
 def test_without_gpu_or_mode_udocker_is_left_as_it_is(node: Callable[[str], list[list[str]]]) -> None:
-    backend = Slurm(folder="/s", runtime="udocker", image="deep/it:1", command="/opt/python -m it 'a b'")
+    options = {"folder": "/s", "runtime": "udocker", "image": "deep/it:1", "command": "/opt/python -m it 'a b'"}
+    backend = Slurm.model_validate(options)
     _, ran, _ = node(backend.script(SPECIFICATION))
     assert ran[2:-2] == [
         "--nobanner", "--user=root", "--workdir=/", "--entrypoint=/opt/python", ran[6], "-m", "it", "a b",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import queue
+import shlex
 import signal
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipelines.benchmark.job import VARIABLE
 from pipelines.benchmark.model import Run, Specification, Submission
@@ -39,7 +40,7 @@ FATES: dict[Fate, str] = {
     "refused": "was refused",
 }
 # Of containers: how the project's image is told to be a job, who it runs as, where it may write.
-COMMAND = "/usr/bin/python3 /opt/deep-benchmark pipelines.benchmark.job"
+COMMAND = ("/usr/bin/python3", "/opt/deep-benchmark", "pipelines.benchmark.job")
 USER = 65532
 SCRATCH = "/tmp"  # nosec B108  # in a container, where nobody else writes
 # How much is told of the last words of a job.
@@ -48,6 +49,22 @@ LONGEST_WORDS = 300
 TICK = 2.0
 Note = Callable[[str], None]
 Clock = Callable[[], float]
+
+
+def _split(text: Any) -> Any:
+    """A command as a shell reads its words."""
+    if not isinstance(text, str):
+        return text
+    try:
+        words = shlex.split(text)
+    except ValueError as broken:
+        raise ValueError(f"found {text!r}, needed a command as a shell reads it: {broken}") from broken
+    if not words:
+        raise ValueError("found nothing, needed a command")
+    return words
+
+
+Command = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class End(NamedTuple):
@@ -62,6 +79,8 @@ class Backend(Strict, ABC):
 
     ``timeout``: seconds from the submission until the run has to be here.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     name: ClassVar[str]
     timeout: float = Field(default=3600.0, gt=0)
@@ -95,7 +114,7 @@ def load(name: str, options: dict[str, str]) -> Backend:
     except ValidationError as refused:
         raise DeepError(
             f"the back end {name} does not take these options", found=wrong.explained(refused, kind),
-            needed=f"some of {', '.join(kind.model_fields)}", next_step="docs/benchmarks.md describes them",
+            next_step="--option NAME=VALUE for each that is named",
         ) from refused  # fmt: skip
 
 
@@ -135,8 +154,19 @@ def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: C
         elif "error" in said:
             raise DeepError(**said["error"])
         else:
-            return Run.model_validate(said["run"]), waited
+            return _read(backend, job, said["run"]), waited
     raise _without(backend, job, backend.end(job))
+
+
+def _read(backend: Backend, job: str, found: Any) -> Run:
+    try:
+        return Run.model_validate(found)
+    except ValidationError as refused:
+        raise DeepError(
+            "the run is none that this version knows", host=f"{backend.name} {job}",
+            found=wrong.explained(refused, Run), needed="the same version there and here",
+            next_step="take the image or module of this version", exit_code=CHECK_FAILED,
+        ) from refused  # fmt: skip
 
 
 def _without(backend: Backend, job: str, ended: End) -> DeepError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from string import ascii_letters
 from typing import Any, override
 
 import docker
@@ -14,7 +14,7 @@ import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 from pydantic import Field
 
-from pipelines.benchmark.backends import COMMAND, SCRATCH, USER, Backend, End, environment, last_words, ticking
+from pipelines.benchmark.backends import COMMAND, SCRATCH, USER, Backend, Command, End, environment, last_words, ticking
 from pipelines.benchmark.job import HOST
 from pipelines.benchmark.model import Plan, Specification
 from testbed import engine
@@ -25,6 +25,8 @@ LABEL = "org.deephdc.benchmark"
 # Seconds that a container may take to end after it has closed its output.
 ENDING = 30
 LINES = 20
+# Of memory, each 1024 of the one before.
+UNITS = "bkmgt"
 # Of those who end a container from outside; what fails by itself ends otherwise.
 SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 # What the engine answers for a container that is not there, or that somebody removes right now.
@@ -40,10 +42,12 @@ class Docker(Backend):
 
     name = "docker"
     image: str = Field(min_length=1)
-    command: str = COMMAND
-    memory: str | None = Field(default=None, pattern=r"^\d+[kmg]$")
-    cpus: float | None = Field(default=None, gt=0)
-    cpuset: str | None = Field(default=None, pattern=r"^\d+([-,]\d+)*$")
+    command: Command = COMMAND
+    memory: str | None = Field(
+        default=None, pattern=r"^(?i)[0-9]{1,15}(\.[0-9]+)?(b|[kmgt](i?b)?)?$", description="an amount such as 4g"
+    )
+    cpus: float | None = Field(default=None, gt=0, description="a number such as 1.5")
+    cpuset: str | None = Field(default=None, pattern=r"^\d+([-,]\d+)*$", description="processors such as 0-3,8")
     devices: str | None = None
 
     @override
@@ -97,10 +101,11 @@ class Docker(Backend):
 
     def _settings(self, client: docker.DockerClient, specification: Specification) -> dict[str, Any]:
         """Of a container that can do nothing but compute and write to its scratch space."""
+        memory = _bytes(self.memory) if self.memory else None
         return {
             "name": f"deep-bench-{secrets.token_hex(4)}",
             "labels": {LABEL: ""},
-            "entrypoint": shlex.split(self.command),
+            "entrypoint": list(self.command),
             "environment": environment(specification) | {HOST: client.info()["Name"]},
             "user": f"{USER}:{USER}",
             "read_only": True,
@@ -112,8 +117,8 @@ class Docker(Backend):
             # Output is read back; the engine's own choice may be a driver that cannot do that.
             "log_config": docker.types.LogConfig(type="json-file"),
             "device_requests": self._gpus(specification.plan),
-            "mem_limit": self.memory,
-            "memswap_limit": self.memory,  # of both together: no swap
+            "mem_limit": memory,
+            "memswap_limit": memory,  # of both together: no swap
             "nano_cpus": int(self.cpus * 1e9) if self.cpus else None,
             "cpuset_cpus": self.cpuset,
         }
@@ -135,6 +140,13 @@ class Docker(Backend):
             whom = "by somebody, or by the kernel where the machine has no memory left"
             return End("lost", f"ended from outside with {SIGNALS[status]}: {whom}")
         return End("failed", f"exit status {status}: {words or state['Error'] or 'it said nothing'}")
+
+
+def _bytes(amount: str) -> int:
+    """An amount as ``docker run`` reads it; the library knows some of its units only."""
+    number = amount.rstrip(ascii_letters)
+    unit = amount[len(number) :][:1].lower() or UNITS[0]
+    return int(float(number) * 1024 ** UNITS.index(unit))
 
 
 @contextmanager

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
-import shlex
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, override
+from typing import Annotated, Any, NamedTuple, Self, override
 
 import kubernetes
 import urllib3
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from pipelines.benchmark.backends import COMMAND, SCRATCH, USER, Backend, End, environment, last_words, ticking
+from pipelines.benchmark.backends import (
+    COMMAND,
+    LONGEST_WORDS,
+    SCRATCH,
+    USER,
+    Backend,
+    Command,
+    End,
+    environment,
+    last_words,
+    ticking,
+)
 from pipelines.benchmark.job import HOST
 from pipelines.benchmark.model import Specification
+from sqa import wrong
 from testbed import cluster, login
 from testbed.errors import CHECK_FAILED, DeepError
 
@@ -32,6 +44,12 @@ CONTAINER = "benchmark"
 # given up whose node does not answer.
 PAUSE, ANSWER, KEPT, NODE_LOST = 1.0, 10.0, 600, 30
 LINES = 20
+# What Kubernetes takes for an amount, but none: 4, 0.5, 500m, 8Gi, 1e9.
+QUANTITY = r"^\+?(0*[1-9][0-9]*(\.[0-9]*)?|0*\.0*[1-9][0-9]*)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+# What the library raises for a kubeconfig that is none; it checks little of what it reads.
+NO_KUBECONFIG = (
+    kubernetes.config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError,
+)  # fmt: skip
 # Why a container waits that will never start.
 UNSTARTABLE = {
     "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "ImageInspectError", "ImagePullBackOff",
@@ -139,18 +157,26 @@ class Kubernetes(Backend):
 
     name = "kubernetes"
     image: str = Field(min_length=1)
-    command: str = COMMAND
+    command: Command = COMMAND
     site: str | None = None
     testbed: str | None = None
     kubeconfig: Path | None = None
     context: str | None = None
     namespace: str = "default"
-    memory: str | None = None
-    cpus: float | None = Field(default=None, gt=0)
+    memory: str | None = Field(default=None, pattern=QUANTITY, description="an amount such as 8Gi")
+    cpus: str | None = Field(default=None, pattern=QUANTITY, description="an amount such as 4 or 500m")
     runtime_class: str = "nvidia"
     node_selector: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
     tolerations: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     patience: float = Field(default=60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> Self:
+        if self.site and (self.kubeconfig or self.context):
+            raise ValueError("a site has a cluster of its own: give either site, or kubeconfig and context")
+        if self.testbed and not self.site:
+            raise ValueError("testbed says which one of the site local: it needs site=local")
+        return self
 
     @override
     def submit(self, specification: Specification) -> str:
@@ -221,7 +247,7 @@ class Kubernetes(Backend):
             {"name": name, "value": value} for name, value in environment(specification).items()
         ]
         variables.append({"name": HOST, "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
-        amounts = {"cpu": f"{self.cpus:g}" if self.cpus else None, "memory": self.memory}
+        amounts = {"cpu": self.cpus, "memory": self.memory}
         plan = specification.plan
         if plan.device == "gpu":
             amounts[GPU] = str(plan.gpus)
@@ -229,7 +255,7 @@ class Kubernetes(Backend):
         container = {
             "name": CONTAINER,
             "image": self.image,
-            "command": shlex.split(self.command),
+            "command": list(self.command),
             "imagePullPolicy": "IfNotPresent",
             "env": variables,
             "resources": {"limits": limits, "requests": limits},
@@ -348,7 +374,28 @@ class Kubernetes(Backend):
         if self.site:
             settings = yaml.safe_load(login.kubeconfig(login.Place(self.site, self.testbed)))
             return cluster.connected(settings)
-        return cluster.connected(self.kubeconfig, self.context)
+        try:
+            return cluster.connected(self.kubeconfig, self.context)
+        except NO_KUBECONFIG as broken:
+            raise self._no_cluster(broken) from broken
+
+    def _no_cluster(self, broken: Exception) -> DeepError:
+        where = str(self.kubeconfig or kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION)
+        contexts = _contexts(where)
+        if self.context and contexts and self.context not in contexts:
+            return DeepError(
+                "the kubeconfig has no such context", found=f"{self.context}, in {where}",
+                needed=f"one of {', '.join(contexts)}", next_step="--option context=NAME",
+            )  # fmt: skip
+        why = str(broken)
+        if not any(Path(one).expanduser().exists() for one in where.split(os.pathsep)):
+            why = "there is no such file"
+        elif isinstance(broken, yaml.YAMLError):
+            why = wrong.not_yaml(broken)
+        return DeepError(
+            "there is no cluster to ask", found=f"{where}: {why}", needed="a kubeconfig",
+            next_step="--option site=SITE, or --option kubeconfig=FILE",
+        )  # fmt: skip
 
     @property
     def _core(self) -> Any:
@@ -367,14 +414,17 @@ class Kubernetes(Backend):
             raise self._refused(refused) from refused
         except urllib3.exceptions.HTTPError as failed:
             raise NoAnswerError(
-                "Kubernetes does not answer", host=self._client.configuration.host, found=str(failed),
-                exit_code=CHECK_FAILED,
+                "Kubernetes does not answer", host=self._client.configuration.host, found=_reason(failed),
+                needed="an API server that this machine reaches and trusts",
+                next_step="see what kubectl says: kubectl cluster-info", exit_code=CHECK_FAILED,
             ) from failed  # fmt: skip
-        except kubernetes.config.ConfigException as wrong:
+        except ValueError as strange:  # of the library's models too
+            said = strange.errors()[0]["input"] if isinstance(strange, ValidationError) else strange
             raise DeepError(
-                "there is no cluster to ask", found=str(wrong), needed="a kubeconfig",
-                next_step="--option site=SITE, or --option kubeconfig=FILE",
-            ) from wrong  # fmt: skip
+                "what answers is not Kubernetes", host=self._client.configuration.host,
+                found=" ".join(str(said).split())[:LONGEST_WORDS], needed="the API server of a cluster",
+                next_step="correct 'server' in the kubeconfig", exit_code=CHECK_FAILED,
+            ) from strange  # fmt: skip
 
     def _refused(self, refused: Any) -> DeepError:
         kind = DeepError
@@ -390,6 +440,22 @@ class Kubernetes(Backend):
             found=f"HTTP status {refused.status}", exit_code=CHECK_FAILED,
             next_step=steps.get(refused.status, "correct the options of the back end"),
         )  # fmt: skip
+
+
+def _contexts(where: str) -> list[str]:
+    """The contexts of a kubeconfig, as far as it is one."""
+    listed: Any = kubernetes.config.list_kube_config_contexts  # untyped, as the whole library is
+    try:
+        return [one["name"] for one in listed(where)[0]]
+    except NO_KUBECONFIG:
+        return []
+
+
+def _reason(failed: BaseException) -> str:
+    """What the operating system or TLS says, which the libraries above wrap into words of their own."""
+    while failed.__cause__:
+        failed = failed.__cause__
+    return str(getattr(failed, "strerror", None) or failed)
 
 
 def _toleration(taint: str) -> dict[str, str]:

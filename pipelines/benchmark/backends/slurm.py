@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Self, override
 
 from pydantic import Field, model_validator
 
-from pipelines.benchmark.backends import COMMAND, Backend, End, Fate, last_words
+from pipelines.benchmark.backends import COMMAND, Backend, Command, End, Fate, last_words
 from pipelines.benchmark.model import Plan, Specification
 from testbed.errors import CHECK_FAILED, DeepError
 from testbed.host import machine_name
@@ -96,21 +96,21 @@ class Slurm(Backend):
     """
 
     name = "slurm"
-    folder: str = Field(pattern=r"^/[^%\\\n]*$")
+    folder: str = Field(pattern=r"^/[^%\\\n]*$", description="an absolute path without % and backslash")
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     time: str | None = None
     gres: str | None = None
     cpus: int | None = Field(default=None, ge=1)
-    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    memory: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$", description="an amount such as 16G")
     constraint: str | None = None
     runtime: Literal["none", "udocker", "apptainer"] = "none"
-    image: str | None = Field(default=None, pattern=r"^[^-]")
-    command: str = Field(default=COMMAND, min_length=1)
-    python: str = Field(default="python3", pattern=r"^[^-]")
-    execmode: str | None = Field(default=None, pattern=r"^[PFRS]\d$")
-    login: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$")
+    image: str | None = Field(default=None, pattern=r"^[^-]", description="a name or path that begins with no '-'")
+    command: Command = COMMAND
+    python: str = Field(default="python3", pattern=r"^[^-]", description="a program such as /shared/venv/bin/python")
+    execmode: str | None = Field(default=None, pattern=r"^[PFRS]\d$", description="a mode of udocker such as F3")
+    login: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$", description="HOST or USER@HOST")
     ssh_config: Path | None = None
     interval: float = Field(default=5.0, ge=0.1)
 
@@ -215,14 +215,13 @@ class Slurm(Backend):
 
     def _command(self, plan: Plan) -> tuple[list[str], list[str]]:
         gpu = plan.device == "gpu"
-        inside = shlex.split(self.command)
         if self.runtime == "udocker":
-            return self._udocker(inside, gpu=gpu)
+            return self._udocker(gpu=gpu)
         if self.runtime == "apptainer":
-            return self._apptainer(inside, gpu=gpu)
+            return self._apptainer(gpu=gpu)
         return [], [self.python, "-m", MODULE]
 
-    def _udocker(self, inside: list[str], *, gpu: bool) -> tuple[list[str], list[str]]:
+    def _udocker(self, *, gpu: bool) -> tuple[list[str], list[str]]:
         """A container of its own, which is gone when the script ends, by scancel too."""
         container = f"{NAME}-{secrets.token_hex(4)}"
         setup = [f"--execmode={self.execmode}"] * bool(self.execmode) + ["--nvidia"] * gpu
@@ -231,13 +230,13 @@ class Slurm(Backend):
             before.append(["udocker", "setup", *setup, container])
         # Without a value a variable is the job's own. The folder that udocker begins in is not in every image.
         flags = ["--nobanner", "--user=root", "--workdir=/", *["--env=CUDA_VISIBLE_DEVICES"] * gpu]
-        run = ["udocker", "run", *flags, f"--entrypoint={inside[0]}", container, *inside[1:]]
+        run = ["udocker", "run", *flags, f"--entrypoint={self.command[0]}", container, *self.command[1:]]
         traps = [f"trap {shlex.quote(shlex.join(['udocker', 'rm', container]))} EXIT", "trap 'exit 143' TERM"]
         return [*traps, *map(shlex.join, before)], run
 
-    def _apptainer(self, inside: list[str], *, gpu: bool) -> tuple[list[str], list[str]]:
+    def _apptainer(self, *, gpu: bool) -> tuple[list[str], list[str]]:
         before = ['export APPTAINERENV_CUDA_VISIBLE_DEVICES="$CUDA_VISIBLE_DEVICES"'] * gpu
-        return before, ["apptainer", "exec", "--containall", *["--nv"] * gpu, str(self.image), *inside]
+        return before, ["apptainer", "exec", "--containall", *["--nv"] * gpu, str(self.image), *self.command]
 
     def _record(self, job: str) -> Record | None:
         """What Slurm knows of a job, nothing where it does not know it."""
@@ -275,6 +274,12 @@ class Slurm(Backend):
     def _refusal(self, answer: Answer) -> DeepError:
         if answer.status == NOT_FOUND:
             return self._missing("sbatch")
+        if self.login and answer.status == SSH_FAILED:
+            return DeepError(
+                "ssh does not get there, or not back", host=self.login, found=answer.complaint,
+                needed="a host that is known, and a key that lets in without a question",
+                next_step=shlex.join(("ssh", *self._settings, self.login)), exit_code=CHECK_FAILED,
+            )  # fmt: skip
         return DeepError(
             "Slurm has not taken the job", host=self._where, found=answer.complaint,
             next_step="correct the options of the back end", exit_code=CHECK_FAILED,
@@ -287,10 +292,16 @@ class Slurm(Backend):
         )  # fmt: skip
 
     def _missing(self, program: str) -> DeepError:
+        if program == SSH[0]:
+            return DeepError(f"program not found: {program}", host=machine_name(), next_step="install OpenSSH's client")
         step = (
             "install it there" if self.login else "run it where Slurm's commands are, or give --option login=USER@HOST"
         )
         return DeepError(f"program not found: {program}", host=self._where, next_step=step)
+
+    @property
+    def _settings(self) -> tuple[str, ...]:
+        return ("-F", str(self.ssh_config)) if self.ssh_config else ()
 
     @property
     def _where(self) -> str:
@@ -303,8 +314,7 @@ class Slurm(Backend):
         """Run a command where Slurm's are, whatever comes of it."""
         words = list(command)
         if self.login:
-            settings = ["-F", str(self.ssh_config)] if self.ssh_config else []
-            words = [*SSH, *settings, self.login, shlex.join(command)]
+            words = [*SSH, *self._settings, self.login, shlex.join(command)]
         try:
             done = subprocess.run(words, input=given.encode(), capture_output=True, check=False, timeout=CALL)
         except FileNotFoundError as missing:
