@@ -21,11 +21,10 @@ from pipelines.benchmark.model import Plan, Run, Specification
 from testbed.errors import DeepError
 from tests.services import kube_api
 from tests.services.kube_api import KubeApi
-from tests.unit.bench_toys import run
+from tests.unit.bench_toys import SPECIFICATION, run
 
 CONTROLLERS = "job-controller,garbage-collector-controller,resourcequota-controller"
 NAMESPACE, NODE = "imaging", "node1"
-SPECIFICATION = Specification(workloads=("gemm-fp64",))
 ON_GPU = Specification(plan=Plan(device="gpu"))
 RUN = run()
 DONE = json.dumps({"run": RUN.model_dump(mode="json")}) + "\n"

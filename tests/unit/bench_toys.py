@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, override
 
 from pipelines.benchmark import stats
-from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, Parameters, Result, Run
+from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, Parameters, Plan, Result, Run, Specification
 from pipelines.benchmark.workload import Resources, Workload
 from testbed.paths import repo_root
 
@@ -23,6 +23,8 @@ MACHINE = Machine(
 )  # fmt: skip
 H200 = Gpu(index=0, model="NVIDIA H200", uuid="GPU-1", simulated=False, memory=150 << 30, driver="580.95.05")
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+# What the run of ``run()`` was asked by.
+SPECIFICATION = Specification(workloads=("gemm-fp64",), plan=Plan(seed=1, repeats=30, processes=3))
 
 
 def noise(

@@ -19,9 +19,8 @@ from pipelines.benchmark.backends import Backend, End
 from pipelines.benchmark.model import Plan, Specification
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
-from tests.unit.bench_toys import Clock, run
+from tests.unit.bench_toys import H200, SPECIFICATION, Clock, run
 
-SPECIFICATION = Specification(workloads=("gemm-fp64",), plan=Plan(processes=1))
 RUN = run()
 
 
@@ -93,6 +92,41 @@ def test_what_the_job_refuses_reaches_the_user() -> None:
     with pytest.raises(DeepError, match="node2: no GPU to measure"):
         brought()
     assert Toy.removed
+
+
+@pytest.mark.parametrize("facts", ["out of order", {"reason": "new in another version"}])
+def test_a_refusal_in_words_of_another_version_is_told_as_it_is(facts: Any) -> None:
+    Toy.said[-1] = json.dumps({"error": facts})
+    with pytest.raises(DeepError, match=r"out of order|new in another version") as told:
+        brought()
+    assert told.value.host == "toy job of gemm-fp64"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 7}, "seed 1; needed: 7"),
+        ({"label": "new"}, "label ; needed: new"),
+        ({"repeats": 31}, "repeats 30; needed: 31"),
+        ({"processes": 4}, "processes 3; needed: 4"),
+    ],
+)
+def test_a_run_that_was_not_asked_for_is_no_figure(changes: dict[str, Any], said: str) -> None:
+    asked = SPECIFICATION.model_copy(update={"plan": SPECIFICATION.plan.model_copy(update=changes)})
+    with pytest.raises(DeepError, match=f"another run than the one that was asked for .*{said}"):
+        backends.run(Toy(), asked, clock=Toy.clock)
+    assert Toy.removed
+
+
+def test_other_workloads_and_simulated_gpus_are_no_figures() -> None:
+    with pytest.raises(DeepError, match=r"workloads \['gemm-fp64'\]; needed: \['memory-copy'\]"):
+        backends.run(Toy(), SPECIFICATION.model_copy(update={"workloads": ("memory-copy",)}), clock=Toy.clock)
+    simulated = H200.model_copy(update={"simulated": True, "model": "NVIDIA Simulated T4"})
+    found = RUN.model_copy(update={"machine": RUN.machine.model_copy(update={"gpus": (simulated,)})})
+    Toy.said[-1] = json.dumps({"run": found.model_dump(mode="json")})
+    on_gpu = SPECIFICATION.model_copy(update={"plan": SPECIFICATION.plan.model_copy(update={"device": "gpu"})})
+    with pytest.raises(DeepError, match=r"simulated GPUs .*NVIDIA Simulated T4"):
+        backends.run(Toy(), on_gpu, clock=Toy.clock)
 
 
 def test_a_job_that_takes_too_long_is_ended() -> None:
@@ -253,7 +287,7 @@ def test_the_job_says_its_run_or_its_error_as_documents(
     monkeypatch.setattr("sys.stdin", io.StringIO(SPECIFICATION.model_dump_json()))
     assert job.main() == 0
     noted, done = map(json.loads, capsys.readouterr().out.splitlines())
-    assert noted == {"note": "gemm-fp64, 1"}
+    assert noted == {"note": "gemm-fp64, 3"}
     assert done["run"] == RUN.model_dump(mode="json")
     monkeypatch.setenv(job.HOST, "node3")
     monkeypatch.setenv(job.VARIABLE, SPECIFICATION.model_dump_json())

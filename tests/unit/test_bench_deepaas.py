@@ -12,13 +12,11 @@ import pytest
 
 from pipelines.benchmark import backends
 from pipelines.benchmark.backends import Backend
-from pipelines.benchmark.model import Specification
 from testbed.errors import DeepError
-from tests.unit.bench_toys import run
+from tests.unit.bench_toys import SPECIFICATION, run
 from tests.unit.login_issuer import Authority, listening
 
 Answer = tuple[int, Any]
-SPECIFICATION = Specification(workloads=("gemm-fp64",))
 RUN = run()
 BEGUN = (200, {"uuid": "7", "status": "running"})
 RUNNING = (200, {"status": "running"})

@@ -16,10 +16,9 @@ from pipelines.benchmark.backends.docker import LABEL, Docker
 from pipelines.benchmark.model import Plan, Run, Specification
 from testbed import engine
 from testbed.errors import DeepError
-from tests.unit.bench_toys import run
+from tests.unit.bench_toys import SPECIFICATION, run
 from tests.unit.fake_docker import api_error
 
-SPECIFICATION = Specification(workloads=("gemm-fp64",))
 RUN = run()
 DONE = json.dumps({"run": RUN.model_dump(mode="json")}).encode() + b"\n"
 EXITED = {"Status": "exited", "ExitCode": 0, "OOMKilled": False, "Error": ""}

@@ -18,9 +18,8 @@ from pipelines.benchmark.model import Plan, Run, Specification
 from testbed.errors import DeepError
 from testbed.host import machine_name
 from tests.unit import slurm_records as records
-from tests.unit.bench_toys import Clock, run
+from tests.unit.bench_toys import SPECIFICATION, Clock, run
 
-SPECIFICATION = Specification(workloads=("gemm-fp64",))
 HOSTILE = Specification(
     workloads=("gemm-fp64",), plan=Plan(label="'; touch /tmp/no $(id) `id` \"\nSPECIFICATION\n$HOME")
 )

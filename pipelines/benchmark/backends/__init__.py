@@ -43,6 +43,8 @@ FATES: dict[Fate, str] = {
 COMMAND = ("/usr/bin/python3", "/opt/deep-benchmark", "pipelines.benchmark.job")
 USER = 65532
 SCRATCH = "/tmp"  # nosec B108  # in a container, where nobody else writes
+# What a refusal consists of.
+FACTS = ("message", "host", "found", "needed", "next_step")
 # How much is told of the last words of a job.
 LONGEST_WORDS = 300
 # Seconds of silence after which whoever reads lines looks at the time.
@@ -131,16 +133,16 @@ def run(
         try:
             allow()
             note(f"{backend.name}: submitted {job}")
-            found, waited = _followed(backend, job, submitted, note, clock)
+            said, waited = _followed(backend, job, submitted, note, clock)
         finally:
             _remove(backend, job, note)
-    elapsed = clock() - submitted
+    found, elapsed = _read(backend, job, said, specification), clock() - submitted
     measured = (found.ended - found.started).total_seconds()
     submission = Submission(backend=backend.name, job=job, waited=waited, overhead=max(0.0, elapsed - measured))
     return found.model_copy(update={"submission": submission})
 
 
-def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: Clock) -> tuple[Run, float]:
+def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: Clock) -> tuple[Any, float]:
     waited: float | None = None
     for line in backend.lines(job):
         if clock() - submitted > backend.timeout:
@@ -152,21 +154,39 @@ def _followed(backend: Backend, job: str, submitted: float, note: Note, clock: C
         if "note" in said:
             note(said["note"])
         elif "error" in said:
-            raise DeepError(**said["error"])
+            raise _refused(backend, job, said["error"])
         else:
-            return _read(backend, job, said["run"]), waited
+            return said["run"], waited
     raise _without(backend, job, backend.end(job))
 
 
-def _read(backend: Backend, job: str, found: Any) -> Run:
+def _refused(backend: Backend, job: str, facts: Any) -> DeepError:
+    """What the job has refused, in its own words as far as they are known here."""
+    known = {name: facts[name] for name in FACTS if facts.get(name)} if isinstance(facts, dict) else {}
+    return DeepError(**{"message": str(facts)[:LONGEST_WORDS], "host": f"{backend.name} {job}", **known})
+
+
+def _read(backend: Backend, job: str, found: Any, specification: Specification) -> Run:
+    """The run, where it is of this version and the one that was asked for: whatever a job says comes from elsewhere."""
     try:
-        return Run.model_validate(found)
+        run = Run.model_validate(found)
     except ValidationError as refused:
         raise DeepError(
             "the run is none that this version knows", host=f"{backend.name} {job}",
             found=wrong.explained(refused, Run), needed="the same version there and here",
             next_step="take the image or module of this version", exit_code=CHECK_FAILED,
         ) from refused  # fmt: skip
+    plan, names = specification.plan, [one.workload for one in run.results]
+    pairs = [(name, getattr(plan, name), getattr(run, name)) for name in ("seed", "label", "repeats", "processes")]
+    pairs += [("workloads", list(dict.fromkeys(specification.workloads)) or names, names)]
+    pairs += [("simulated GPUs", [], [one.model for one in run.machine.gpus if one.simulated and plan.device == "gpu"])]
+    for what, asked, brought in pairs:
+        if asked != brought:
+            raise DeepError(
+                "the job has brought another run than the one that was asked for", host=f"{backend.name} {job}",
+                found=f"{what} {brought}", needed=str(asked), exit_code=CHECK_FAILED,
+            )  # fmt: skip
+    return run
 
 
 def _without(backend: Backend, job: str, ended: End) -> DeepError:

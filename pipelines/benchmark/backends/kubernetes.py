@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
@@ -181,10 +182,15 @@ class Kubernetes(Backend):
     @override
     def submit(self, specification: Specification) -> str:
         job = f"deep-bench-{secrets.token_hex(4)}"
-        with self._asking():
-            self._batch.create_namespaced_job(
-                self.namespace, self.manifest(job, specification), _request_timeout=ANSWER
-            )  # fmt: skip
+        try:
+            with self._asking():
+                self._batch.create_namespaced_job(
+                    self.namespace, self.manifest(job, specification), _request_timeout=ANSWER
+                )  # fmt: skip
+        except NoAnswerError:
+            with contextlib.suppress(DeepError):
+                self.remove(job)  # it may be there all the same
+            raise
         return job
 
     @override
