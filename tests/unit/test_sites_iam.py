@@ -72,6 +72,29 @@ def test_changed_claims_are_noticed(iam: Iam) -> None:
         iam.claims(f"{head}.{body}.{signature}")
 
 
+@pytest.mark.parametrize(("refusals", "attempts"), [(0, 1), (2, 3), (9, 4)])
+def test_a_login_is_tried_again_a_few_times(
+    iam: Iam, monkeypatch: pytest.MonkeyPatch, refusals: int, attempts: int
+) -> None:
+    asked: list[str] = []
+
+    def login(user: str, **_: str) -> httpx.Response:
+        asked.append(user)
+        refused = len(asked) <= refusals
+        return httpx.Response(
+            400 if refused else 200, json={"error": "invalid_grant"} if refused else {"n": len(asked)}
+        )
+
+    monkeypatch.setattr(iam, "login", login)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    if refusals < attempts:
+        assert iam.person("member") == {"n": attempts}
+    else:
+        with pytest.raises(AssertionError, match=r"member: 400 .*invalid_grant"):
+            iam.person("member")
+    assert asked == ["member"] * attempts
+
+
 def test_a_challenge_hides_its_verifier() -> None:
     verifier, challenge = pkce()
     assert verifier != challenge

@@ -23,6 +23,8 @@ from plugins.filter.secrets import derived_secret
 from testbed.at_address import AtAddress
 
 TIMEOUT = 30
+# Seconds between the attempts to log in with a right password; fewer than lock somebody out.
+PAUSES = (1, 2, 4)
 # What people's own programs log in with: it keeps no secret.
 PUBLIC_CLIENT = "deep"
 GRANT = "urn:ietf:params:oauth:grant-type:"
@@ -116,8 +118,17 @@ class Iam:
         return self.ask(grant_type="password", client_id=client, username=user, password=word, scope=scope)
 
     def person(self, user: str, **options: str) -> dict[str, Any]:
-        """The tokens of a person, by password."""
+        """The tokens of a person, by password.
+
+        Asked for again after a refusal: Keycloak refuses a login while it still looks at an earlier one of the same person
+        ("Concurrent login requests are blocked by default" in its upgrading guide), which takes a busy host a while.
+        """
         answer = self.login(user, **options)
+        for pause in PAUSES:
+            if answer.is_success:
+                break
+            time.sleep(pause)
+            answer = self.login(user, **options)
         assert answer.is_success, f"{user}: {answer.status_code} {answer.text[:300]}"
         return dict(answer.json())
 
