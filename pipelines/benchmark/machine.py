@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from pipelines.benchmark import gpu
-from pipelines.benchmark.model import Activity, Cpu, Machine
+from pipelines.benchmark.model import Activity, Cpu, Gpu, Machine, counted
 from testbed.host import machine_name, os_release
 
 ROOT = Path("/")
@@ -47,9 +47,13 @@ def fingerprint(root: Path = ROOT) -> Machine:
     )
 
 
-def conditions(machine: Machine, kind: str) -> list[str]:
-    """What may slow down a workload of this kind on this machine, the likelier first."""
-    return _of_gpu(machine) if kind == "gpu" else _of_cpu(machine)
+def conditions(machine: Machine, kind: str, gpus: int = 1) -> list[str]:
+    """What may slow down a workload of this kind on this machine, the likelier first; of so many GPUs, of each."""
+    if kind != "gpu":
+        return _of_cpu(machine)
+    if gpus == 1:
+        return _of_gpu(machine.gpus[0])
+    return [f"GPU {one.index}: {said}" for one in machine.gpus[:gpus] for said in _of_gpu(one)]
 
 
 class Ticks(NamedTuple):
@@ -114,18 +118,18 @@ def _of_cpu(machine: Machine) -> list[str]:
     return found
 
 
-def _of_gpu(machine: Machine) -> list[str]:
-    one, found = machine.gpus[0], []
+def _of_gpu(one: Gpu) -> list[str]:
+    found = []
     if one.slowed:
         found.append(f"its clock is held down: {', '.join(one.slowed)}")
     if one.processes:
-        found.append(f"{one.processes} other processes on it")
+        found.append(f"{one.processes} other process{'' if one.processes == 1 else 'es'} on it")
     if one.mig:
         found.append("MIG is on: only a part of it is used")
     if one.mps:
-        found.append(f"MPS: {one.mps} clients share it")
+        found.append(f"MPS: {counted(one.mps, 'client')} on it")
     if one.ecc_errors:
-        found.append(f"{one.ecc_errors} uncorrected memory errors")
+        found.append(counted(one.ecc_errors, "uncorrected memory error"))
     if one.pcie and one.max_pcie and one.pcie != one.max_pcie:
         found.append(f"its PCIe link is {one.pcie}, it can do {one.max_pcie}{_resting(one.pcie, one.max_pcie)}")
     return found

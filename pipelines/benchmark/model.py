@@ -28,10 +28,19 @@ UNITS: dict[str, tuple[Direction, float]] = {
 }
 
 
+# The parameter that says how many GPUs a workload has used that uses several.
+GPU_COUNT = "processes"
+
+
 def figure(value: float) -> str:
     """A figure for people: four digits that count, and no exponent where a person would not write one."""
     rounded = float(f"{value:.4g}")
     return f"{rounded:.10g}" if 1e-4 <= abs(rounded) < 1e8 else f"{value:.4g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 GPU``, ``2 GPUs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Cpu(Strict):
@@ -168,6 +177,11 @@ class Result(Strict):
     summary: Summary | None = None
 
     @property
+    def gpus(self) -> int:
+        """How many GPUs it has used, if its device is one."""
+        return int(self.parameters.get(GPU_COUNT, 1))
+
+    @property
     def pooled(self) -> list[float]:
         """The samples of all processes."""
         return [value for process in self.samples for value in process]
@@ -236,3 +250,8 @@ class Run(Strict):
     def ok(self) -> bool:
         """Whether there is a figure for each workload."""
         return all(one.status != "invalid" for one in self.results)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs the workload has used that has used most, if the device is one."""
+        return max((one.gpus for one in self.results), default=1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipelines.benchmark import limits
 from pipelines.benchmark.axes import Box, Label, LogAxis, Spot, along, around, dots, label
-from pipelines.benchmark.model import Device, Machine, Result, Run, figure
+from pipelines.benchmark.model import GPU_COUNT, Device, Machine, Result, Run, figure
 
 # Of a plot, in pixels: its size with its axes, and the space for what they say.
 WIDTH, HEIGHT, LEFT, TOP, BELOW = 680, 320, 70, 22, 44
@@ -16,7 +16,7 @@ BYTES, FLOP = "GB/s", "GFLOP/s"
 MEMORY = ("memory-copy", "memory-triad")
 PRODUCTS = "gemm-"
 # What says how many threads or GPUs a workload has used.
-COUNTS: dict[Device, str] = {"cpu": "threads", "gpu": "processes"}
+COUNTS: dict[Device, str] = {"cpu": "threads", "gpu": GPU_COUNT}
 PLOT = Box(LEFT, TOP, WIDTH, HEIGHT - BELOW)
 
 

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from pipelines.benchmark.export import DISTRIBUTION, seconds
 from pipelines.benchmark.model import Parameters, Result, Run, Summary
-from pipelines.benchmark.plots import COUNTS
 from pipelines.benchmark.store import Store, settings
 
 # Of the report: DATA_VERSION in ReFrame's frontend/reporting.
@@ -151,10 +150,6 @@ def _parameters(one: Result) -> Parameters:
     return {"threads": one.threads, **one.parameters}
 
 
-def _gpus(one: Result) -> int:
-    return next((int(one.parameters[name]) for name in COUNTS["gpu"] if name in one.parameters), 1)
-
-
 def _session(run: Run) -> str:
     """The same each time that a run is exported, so that it is one session wherever it is kept."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, run.id))
@@ -180,7 +175,7 @@ def _case(run: Run, index: int, held: Reference, system: str | None) -> dict[str
         "job_submit_time": run.started.timestamp(), "job_completion_time_unix": run.ended.timestamp(),
         "job_completion_time": run.ended.astimezone().isoformat(timespec="seconds"),
         "num_cpus_per_task": one.threads,
-        "num_gpus_per_node": _gpus(one) if partition == "gpu" else None,
+        "num_gpus_per_node": one.gpus if partition == "gpu" else None,
         "perfvalues": {f"{system}:{partition}:{VARIABLE}": _performance(one, summary, held, failure)},
         "result": "fail" if failure else "pass", "time_run": seconds(one) if summary else None,
         "session_uuid": _session(run),

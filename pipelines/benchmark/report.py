@@ -112,4 +112,8 @@ def _samples(result: Result) -> dict[str, Any]:
 
 def _machine(run: Run) -> dict[str, Any]:
     machine, kinds = run.machine, ["cpu", *(["gpu"] if run.machine.gpus else [])]
-    return {"run": run, "machine": machine, "notes": [one for kind in kinds for one in conditions(machine, kind)]}
+    return {
+        "run": run,
+        "machine": machine,
+        "notes": [one for kind in kinds for one in conditions(machine, kind, run.gpus)],
+    }

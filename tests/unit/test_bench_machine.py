@@ -182,11 +182,19 @@ def test_why_a_gpu_may_be_slow() -> None:
         "its clock is held down: power cap, heat (hardware)",
         "2 other processes on it",
         "MIG is on: only a part of it is used",
-        "MPS: 3 clients share it",
-        "1 uncorrected memory errors",
+        "MPS: 3 clients on it",
+        "1 uncorrected memory error",
         "its PCIe link is PCIe 3 x8, it can do PCIe 5 x16",
     ]
     assert machine.conditions(MACHINE.model_copy(update={"gpus": (H200,)}), "gpu") == []
+
+
+def test_each_gpu_of_several_has_its_reasons() -> None:
+    slow = H200.model_copy(update={"index": 1, "processes": 1, "mps": 1, "ecc_errors": 2})
+    shown = MACHINE.model_copy(update={"gpus": (H200, slow, slow.model_copy(update={"index": 2}))})
+    reasons = ["1 other process on it", "MPS: 1 client on it", "2 uncorrected memory errors"]
+    assert machine.conditions(shown, "gpu", 2) == [f"GPU 1: {one}" for one in reasons]
+    assert machine.conditions(shown, "gpu") == []
 
 
 @pytest.mark.parametrize(
