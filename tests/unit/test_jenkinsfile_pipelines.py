@@ -128,7 +128,7 @@ def test_images_are_built_verified_and_scanned(tmp_path: Path) -> None:
 STORE = "/nowhere/bench"
 AGENT = {"DEEP_BENCH_STORE": STORE, "BUILD_TAG": "jenkins-deep-benchmark-1"}
 MEASURED = [
-    "make install", f"deep bench run --device cpu --store {STORE} --label jenkins-deep-benchmark-1",
+    "make install", f"deep bench run --quick --device cpu --store {STORE} --label jenkins-deep-benchmark-1",
     f"deep bench gate --store {STORE} --junit reports/bench.xml",
 ]  # fmt: skip
 REPORT = f"deep bench report --store {STORE} --output reports/bench.html"
@@ -140,7 +140,7 @@ def test_a_node_is_measured_held_against_its_baseline_and_reported(tmp_path: Pat
     assert build.commands == [*MEASURED, REPORT]
     more = AGENT | {"DEEP_BENCH_DEVICE": "gpu"}
     build = Build("benchmark", tmp_path, more=more, parameters={"LABEL": "new; make test"})
-    assert build.commands[1] == f"deep bench run --device gpu --store {STORE} --label <new; make test>"
+    assert build.commands[1] == f"deep bench run --quick --device gpu --store {STORE} --label <new; make test>"
 
 
 @pytest.mark.parametrize("step", range(len(MEASURED)))
