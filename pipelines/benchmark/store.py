@@ -1,4 +1,7 @@
-"""Where runs are kept: one JSON document a line, only ever appended to, and an index that can be made anew."""
+"""Where runs are kept: one JSON document a line, only ever appended to, and an index that can be made anew.
+
+Whoever may only read needs neither lock nor index: of a line that is just being written nothing is seen.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,15 @@ from pydantic import ValidationError
 from pipelines.benchmark.model import SCHEMA, Result, Run
 from sqa import wrong
 from testbed.errors import DeepError
-from testbed.files import require_space, sync_directory, write_json
+from testbed.files import disk_full_explained, require_space, sync_directory, write_json
+from testbed.host import machine_name
 from testbed.paths import state_root
 
 LINES, INDEX, BASELINES, LOCK = "runs.jsonl", "index.sqlite", "baselines.json", "lock"
 LATEST = "latest"
 # What a run needs at most, in bytes: looked for before something is measured for minutes.
 ROOM = 16 << 20
+WHAT, ELSEWHERE = "the results of benchmarks", "free space there, or name another folder with --store"
 # Of the index; one of another version is made anew.
 INDEX_VERSION = 1
 TABLES = """
@@ -63,7 +68,7 @@ class Series(NamedTuple):
 
 
 class Store:
-    """The runs in a folder. Several processes may write: each waits for the others."""
+    """The runs in a folder. Several processes may write: each waits for the others. Reading makes no store."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or state_root() / "benchmarks"
@@ -71,13 +76,13 @@ class Store:
 
     def prepare(self) -> None:
         """Raise an error where a run could not be kept, before it is measured."""
-        with self._alone():
-            require_space(self.folder, ROOM, "the results of benchmarks")
+        with self._alone(), self.lines.open("ab"):
+            require_space(self.folder, ROOM, WHAT, ELSEWHERE)
 
     def append(self, run: Run) -> None:
         """Keep a run. Killed at any moment, this leaves what was there before, or the run as well."""
         line = run.model_dump_json().encode() + b"\n"
-        with self._alone():
+        with self._alone(), disk_full_explained(self.folder, WHAT, ELSEWHERE):
             with self.lines.open("a+b") as sink:
                 end = sink.seek(0, os.SEEK_END)
                 if end:
@@ -88,8 +93,19 @@ class Store:
                 sink.flush()
                 os.fsync(sink.fileno())
             sync_directory(self.folder)
-            with self._index():
+            with self._index(self.folder / INDEX):
                 pass
+
+    def exists(self) -> bool:
+        """Whether a run was ever kept here, or was about to be."""
+        with self._usable():
+            return self.lines.exists()
+
+    def measured(self) -> list[tuple[str, str]]:
+        """The workloads of which there are results, with the device model."""
+        with self._read() as index:
+            rows = index.execute("SELECT DISTINCT workload, device FROM results ORDER BY workload, device").fetchall()
+        return [(row["workload"], row["device"]) for row in rows]
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run in short, the newest first."""
@@ -120,7 +136,7 @@ class Store:
             said = f"{reference!r} begins the ids of several runs" if rows else f"no run {reference!r} in {self.folder}"
             found = ", ".join(row["id"] for row in rows) or None
             raise DeepError(said, found=found, next_step="deep bench list shows the runs there are")
-        with self.lines.open("rb") as source:
+        with self._usable(), self.lines.open("rb") as source:
             source.seek(rows[0]["place"])
             return Run.model_validate_json(source.read(rows[0]["length"]))
 
@@ -156,9 +172,8 @@ class Store:
         """The run that is the baseline of each device model."""
         path = self.folder / BASELINES
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
+            with self._usable():
+                found = json.loads(path.read_text(encoding="utf-8") if path.exists() else "{}")
         except ValueError as broken:
             raise DeepError(
                 f"{path} is damaged: {broken}", next_step="remove it, then deep bench baseline set"
@@ -179,30 +194,53 @@ class Store:
         return found
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def _usable(self) -> Iterator[None]:
+        """What the system says of a folder that is no store, or is not this user's, is a wrong environment."""
+        try:
             yield
+        except (OSError, sqlite3.Error) as failed:
+            raise DeepError(
+                f"the store {self.folder} cannot be used",
+                host=machine_name(),
+                found=str(failed),
+                needed="a folder that this user can read, to keep something also write",
+                next_step="name another folder with --store, or change who may use this one",
+            ) from failed
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._usable():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / LOCK).open("a", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._alone(), self._index() as index:
-            yield index
+        """The index; where nothing can be written, or there is nothing yet, one that is made in memory."""
+        if self.exists() and self._writable():
+            with self._alone(), self._index(self.folder / INDEX) as index:
+                yield index
+        else:
+            with self._usable(), self._index() as index:
+                yield index
 
     @contextmanager
-    def _index(self) -> Iterator[sqlite3.Connection]:
-        """The index with every whole line in it; only while the lock is held."""
-        path = self.folder / INDEX
-        if not _usable(path, self._size()):
+    def _index(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """The index with every whole line in it, one of a file only while the lock is held."""
+        if path and not _whole(path, self._size()):
             path.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path)) as index:
+        with closing(sqlite3.connect(path or ":memory:")) as index:
             index.row_factory = sqlite3.Row
             if not index.execute("PRAGMA user_version").fetchone()[0]:
                 index.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {INDEX_VERSION}; COMMIT;")
             with index:
                 self._catch_up(index)
             yield index
+
+    def _writable(self) -> bool:
+        places = (self.folder, self.folder / LOCK, self.folder / INDEX)
+        return all(os.access(place, os.W_OK) for place in places if place.exists())
 
     def _size(self) -> int:
         return self.lines.stat().st_size if self.lines.exists() else 0
@@ -257,7 +295,7 @@ def _rows(run: Run) -> Iterable[tuple[Any, ...]]:
         yield run.id, one.workload, one.device, one.unit, one.direction, settings(one), one.status, *figures
 
 
-def _usable(path: Path, size: int) -> bool:
+def _whole(path: Path, size: int) -> bool:
     """Whether the index is of this version, whole, and about no more than there is."""
     if not path.exists():
         return True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 
 from pipelines.benchmark import store as kept
 from pipelines.benchmark.store import Store
-from testbed.errors import DeepError
+from testbed.errors import WRONG_USAGE, DeepError
 from testbed.paths import repo_root
 from tests.unit.bench_toys import noise, result, run
 
@@ -135,14 +137,63 @@ def test_writers_wait_for_each_other(store: Store) -> None:
 
 def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(DeepError, match=r"store .*file/store cannot be used") as refused:
         Store(tmp_path / "file" / "store").prepare()
+    assert refused.value.exit_code == WRONG_USAGE
 
 
 def test_a_full_disk_is_told_before_anything_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("testbed.files.free_bytes", lambda _: 1000)
-    with pytest.raises(DeepError, match=r"not enough space.*the results of benchmarks"):
+    with pytest.raises(DeepError, match=r"not enough space.*the results of benchmarks") as refused:
         store.prepare()
+    assert refused.value.next_step == "free space there, or name another folder with --store"
+
+
+def test_a_disk_that_becomes_full_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(DeepError, match=r"became full while writing the results of benchmarks") as refused:
+        store.append(run())
+    assert refused.value.next_step == "free space there, or name another folder with --store"
+
+
+def test_reading_makes_nothing(store: Store) -> None:
+    assert (store.runs(), store.history(), store.baselines(), store.measured()) == ([], [], {}, [])
+    assert not store.folder.exists()
+    store.prepare()
+    assert store.exists()
+
+
+READER = """
+import os, pathlib, sys
+from pipelines.benchmark.store import Store
+os.setuid(65534)
+store = Store(pathlib.Path(sys.argv[1]))
+print(store.get("latest").id, [one["id"] for one in store.runs()], len(store.history()), *store.baselines().values())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("index", [True, False])
+def test_who_may_only_read_reads(index: bool) -> None:
+    """Nothing is written, and nothing that a writer holds is waited for."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        store.append(run(day=1))
+        store.set_baseline(run(day=1))
+        with store.lines.open("ab") as sink:
+            sink.write(run(day=2).model_dump_json().encode() + b'\n{"half')
+        if not index:
+            (store.folder / kept.INDEX).unlink()
+        for place in (folder, store.folder):
+            Path(place).chmod(0o755)
+        there = {one.name: one.read_bytes() for one in store.folder.iterdir()}
+        with store._alone():
+            done = subprocess.run(
+                [sys.executable, "-c", READER, str(store.folder)], cwd=repo_root(), check=True, timeout=60, text=True,
+                capture_output=True, env=os.environ | {"PYTHONPATH": str(repo_root())},
+            )  # fmt: skip
+        assert done.stdout == "20260103-toy ['20260103-toy', '20260102-toy'] 1 20260102-toy\n"
+        assert {one.name: one.read_bytes() for one in store.folder.iterdir()} == there
 
 
 def test_history_is_apart_by_workload_device_and_settings(store: Store) -> None:
