@@ -6,6 +6,7 @@ from typing import Any
 
 CHECK_FAILED = 1
 WRONG_USAGE = 2
+INTERRUPTED = 130
 
 
 class DeepError(Exception):
@@ -13,7 +14,7 @@ class DeepError(Exception):
 
     ``host``, ``found``, ``needed`` and ``next_step`` are the four facts that every message of the
     project carries as far as they are known. ``exit_code`` is 1 where the thing checked failed and
-    2 where the usage or the environment is wrong.
+    2 where the usage or the environment is wrong, 130 where Ctrl-C or SIGTERM has ended it.
     """
 
     def __init__(

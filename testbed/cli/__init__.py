@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from testbed.cli import login
 from testbed.console import report_error
-from testbed.errors import CHECK_FAILED, DeepError
+from testbed.errors import CHECK_FAILED, INTERRUPTED, DeepError
 from testbed.host import machine_name
 
 ROOMS = {
@@ -27,6 +27,19 @@ ROOMS = {
     "release": "Build releases and bring them to their users.",
     "jenkins": "Keep Jenkins' jobs as the repository says, run them, check Jenkinsfiles.",
 }
+
+
+class Deep(TyperGroup):
+    """All rooms."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run what was asked for; Ctrl-C is told, which the library would end without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupted:
+            raise DeepError(
+                "interrupted", next_step="run the same command again", exit_code=INTERRUPTED
+            ) from interrupted  # fmt: skip
 
 
 class Room(TyperGroup):
@@ -50,7 +63,7 @@ class Room(TyperGroup):
             self.commands.update(typer.main.get_group(importlib.import_module(f"{__name__}.{self.name}").app).commands)
 
 
-app = typer.Typer(name="deep", no_args_is_help=True, help="Testbeds, sites and artefacts of the DEEP stack.")
+app = typer.Typer(name="deep", no_args_is_help=True, help="Testbeds, sites and artefacts of the DEEP stack.", cls=Deep)
 app.add_typer(login.app)
 for room, purpose in ROOMS.items():
     app.add_typer(typer.Typer(no_args_is_help=True, help=purpose, cls=Room), name=room)

@@ -392,6 +392,25 @@ def test_errors_of_libraries_are_json_too(
     assert answer["error"]["next_step"]
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_who_interrupts_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Room, "get_command", interrupt)
+    monkeypatch.setattr("sys.argv", ["deep", "bench", "list", *(["--json"] if as_json else [])])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    said = capsys.readouterr()
+    if as_json:
+        assert json.loads(said.out)["error"]["message"] == "interrupted"
+    else:
+        assert "error: interrupted" in said.err
+
+
 @pytest.mark.parametrize("words", [["testbed", "up", "--nodes", "x"], ["testbed", "nothing"], ["testbed", "up", "-x"]])
 def test_wrong_usage_is_json_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
