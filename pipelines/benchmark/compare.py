@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pipelines.benchmark import stats
-from pipelines.benchmark.model import Machine, Result
+from pipelines.benchmark.model import Machine, Result, counted
 from pipelines.benchmark.store import settings
 from testbed.errors import DeepError
 
@@ -15,9 +15,6 @@ REGRESSION: Literal["regression"] = "regression"
 NO_REGRESSION: Literal["no regression"] = "no regression"
 INCONCLUSIVE: Literal["inconclusive"] = "inconclusive"
 Verdict = Literal["regression", "no regression", "inconclusive"]
-
-# Of fewer processes on each side the test cannot say anything at a level of 1 %, if all of one side are worse.
-FEWEST = 5
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One workload. ``change``, ``low``, ``high``: relative to before, at 95 %; above 0 is better; ``p`` after Holm."""
+    """One workload. ``change``, ``low``, ``high``: relative to before, at 95 %; above 0 is better; ``p`` after Holm.
+
+    ``worse``: it looks slower, since the whole interval is below what matters, whether or not that was shown.
+    """
 
     workload: str
     device: str
@@ -46,6 +46,7 @@ class Outcome:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    worse: bool = False
 
 
 def compared(
@@ -61,9 +62,15 @@ def compared(
     if not across:
         _require_same_devices(old, new)
     outcomes = [_outcome(name, old.get(name), new.get(name), rule.minimum) for name in dict.fromkeys([*old, *new])]
+    names = [one.workload for one in outcomes if one.p is not None]
+    few = {name: _too_few(old[name], new[name], len(names), rule.level) for name in names}
+    outcomes = [replace(one, p=None, reason=few[one.workload]) if few.get(one.workload) else one for one in outcomes]
     tested = [one for one in outcomes if one.p is not None]
     corrected = dict(zip((one.workload for one in tested), stats.holm([one.p or 0.0 for one in tested]), strict=True))
-    return [_decided(replace(one, p=corrected[one.workload]), rule) if one.p is not None else one for one in outcomes]
+    decided = [
+        _decided(replace(one, p=corrected[one.workload]), rule) if one.p is not None else one for one in outcomes
+    ]
+    return [_suspected(one) for one in decided]
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:
@@ -72,6 +79,14 @@ def overall(outcomes: Sequence[Outcome]) -> Verdict:
     if REGRESSION in found:
         return REGRESSION
     return NO_REGRESSION if found == {NO_REGRESSION} else INCONCLUSIVE
+
+
+def passes(outcomes: Sequence[Outcome], *, lenient: bool = False) -> bool:
+    """Whether a gate opens: nothing is slower and that was shown, or, ``lenient``, nothing even looks slower."""
+    verdict = overall(outcomes)
+    return verdict == NO_REGRESSION or (
+        lenient and verdict == INCONCLUSIVE and not any(one.worse for one in outcomes)
+    )  # fmt: skip
 
 
 def document(outcomes: Sequence[Outcome], rule: Rule, before: Mapping[str, Machine], after: Machine) -> dict[str, Any]:
@@ -127,31 +142,59 @@ def _outcome(name: str, old: Result | None, new: Result | None, minimum: float) 
     seen = replace(
         bare, before=old.summary.median, after=new.summary.median, change=change, low=low, high=high
     )  # fmt: skip
-    reason = _not_comparable(old, new)
-    if reason:
-        return replace(seen, reason=reason)
+    otherwise = _measured_otherwise(old, new)
+    if otherwise:
+        return replace(seen, reason=otherwise)
+    seen = replace(seen, worse=high < -minimum)
+    suspect = _suspect(old, new)
+    if suspect:
+        return replace(seen, reason=suspect)
     return replace(seen, p=stats.p_value(old.medians, new.medians, new.direction, minimum))
 
 
-def _not_comparable(old: Result, new: Result) -> str:
+def _measured_otherwise(old: Result, new: Result) -> str:
     if old.device != new.device:
         return f"another device: {old.device} before, {new.device} now"
     if settings(old) != settings(new) or (old.unit, old.direction) != (new.unit, new.direction):
         return f"measured otherwise: {settings(old)} before, {settings(new)} now"
+    return ""
+
+
+def _suspect(old: Result, new: Result) -> str:
     for side, when in ((old, "before"), (new, "now")):
         if side.status == "suspect":
             return f"suspect {when}: {'; '.join(side.reasons)}"
-    fewest = min(len(old.samples), len(new.samples))
-    return f"too few processes: {fewest}, needed {FEWEST}" if fewest < FEWEST else ""
+    return ""
+
+
+def _too_few(old: Result, new: Result, tests: int, level: float) -> str:
+    """The more workloads are tested together, the more processes it takes to show something of each."""
+    before, now, needed = len(old.samples), len(new.samples), stats.fewest(tests, level)
+    if min(before, now) >= needed:
+        return ""
+    said = f"{before} before, {now} now, needed at least {needed}"
+    return f"too few processes for {counted(tests, 'workload')}: {said}"
 
 
 def _decided(one: Outcome, rule: Rule) -> Outcome:
     """Slower: surely by more than what matters. Not slower: the interval excludes what matters."""
     if one.change is None or one.low is None or one.high is None or one.p is None:
         raise ValueError(one.workload)
-    said = f"{one.change:+.1%} ({one.low:+.1%} to {one.high:+.1%})"
+    said = _figures(one)
     if one.p < rule.level:
         return replace(one, verdict=REGRESSION, reason=said)
     if one.low > -rule.minimum:
         return replace(one, verdict=NO_REGRESSION, reason=said)
+    if one.worse:
+        return replace(one, reason=f"not sure enough at {rule.level:.2g}; more processes help")
     return replace(one, reason=f"the interval is too wide: {said}, {rule.minimum:.1%} matter; more processes help")
+
+
+def _suspected(one: Outcome) -> Outcome:
+    if one.verdict != INCONCLUSIVE or not one.worse:
+        return one
+    return replace(one, reason=f"{one.reason}; it looks slower: {_figures(one)}")
+
+
+def _figures(one: Outcome) -> str:
+    return f"{one.change:+.1%} ({one.low:+.1%} to {one.high:+.1%})"

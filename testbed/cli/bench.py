@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,15 +15,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.benchmark import backends, engine, export, history, reframe, report
+from pipelines.benchmark import backends, engine, export, history, reframe, report, stats
 from pipelines.benchmark import compare as comparing
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, figure
-from pipelines.benchmark.store import LATEST, Series, Store
+from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, counted, figure
+from pipelines.benchmark.store import LATEST, LINES, Series, Store
 from pipelines.benchmark.workload import QUICK, WORKLOADS, chosen
 from testbed.cli.options import Json
 from testbed.console import emit, err
-from testbed.errors import DeepError
+from testbed.errors import INTERRUPTED, DeepError
 from testbed.files import write_atomic
 
 app = typer.Typer(no_args_is_help=True)
@@ -64,6 +67,7 @@ Junit = Annotated[
 WORKLOAD = typer.Option("--workload", help="One of the workloads.", autocompletion=_complete_workload)
 DEVICE = typer.Option("--device", help="A device model, as 'list' and 'history' name it.")
 RULE = comparing.Rule()
+NOTHING = Text("nothing has been measured yet")
 
 
 @app.command()
@@ -77,7 +81,10 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
     processes: Annotated[
         int,
         typer.Option(
-            min=1, max=100, help=f"Fresh processes for each workload; fewer than {comparing.FEWEST} are not compared."
+            min=1,
+            max=100,
+            help="Fresh processes for each workload. To be compared one workload needs "
+            f"{stats.fewest(1, RULE.level)}, of thirty each {stats.fewest(30, RULE.level)}.",
         ),
     ] = 8,
     device: Annotated[Device, typer.Option(help="What to measure.")] = "cpu",
@@ -100,14 +107,15 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
         device=device, gpus=gpus, threads=threads, repeats=repeats, processes=processes, limit=limit, label=label
     )  # fmt: skip
     backend = _backend(where, options or [])
-    store = _store(folder)
+    store = _store(folder, new=True)
     store.prepare()
-    if backend is None:
-        done = engine.run(engine.runnable(names, plan, _progress), plan, _progress)
-    else:
-        done = backends.run(backend, Specification(workloads=names, plan=plan), _progress)
+    with _interruptible():
+        if backend is None:
+            done = engine.run(engine.runnable(names, plan, _progress), plan, _progress)
+        else:
+            done = backends.run(backend, Specification(workloads=names, plan=plan), _progress)
     store.append(done)
-    notes = conditions(done.machine, device)
+    notes = conditions(done.machine, device, done.gpus)
     data = {"ok": done.ok, "run": done.model_dump(mode="json"), "conditions": notes}
     emit(data, as_json, lambda _: _run_table(done, notes))
     if not done.ok:
@@ -147,7 +155,7 @@ def gate(  # pylint: disable=too-many-positional-arguments  # they are options: 
         str | None, typer.Option(help="Run to compare with. Default: the baseline of each device model.")
     ] = None,
     allow_inconclusive: Annotated[
-        bool, typer.Option("--allow-inconclusive", help="Let through what could not be shown.")
+        bool, typer.Option("--allow-inconclusive", help="Let through what could not be shown, unless it looks slower.")
     ] = False,
     minimum: Minimum = RULE.minimum,
     level: Level = RULE.level,
@@ -156,12 +164,14 @@ def gate(  # pylint: disable=too-many-positional-arguments  # they are options: 
     as_json: Json = False,
 ) -> None:
     """Let a run through that is no slower than its baseline; exit status 1 for a slower one and for one not shown."""
+    if junit:
+        junit.unlink(missing_ok=True)  # that of an earlier call is not to be taken for this one's
     store, rule = _store(folder), comparing.Rule(minimum, level)
     new = store.get(reference)
     old = _held_against(store, new, baseline)
     outcomes = comparing.compared([one for _, one in old], new.results, rule)
     found = comparing.document(outcomes, rule, {run.id: run.machine for run, _ in old}, new.machine)
-    ok = found["verdict"] == "no regression" or (found["verdict"] == "inconclusive" and allow_inconclusive)
+    ok = comparing.passes(outcomes, lenient=allow_inconclusive)
     if junit:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         write_atomic(junit, export.as_junit(found, created, lenient=allow_inconclusive))
@@ -178,7 +188,9 @@ def show_history(
     as_json: Json = False,
 ) -> None:
     """Show figures over time, and where a new level begins."""
-    found = _store(folder).history(workload, device)
+    store = _store(folder)
+    _require_measured(store, workload, device)
+    found = store.history(workload, device)
     emit({"ok": True, "series": [_series(one) for one in found]}, as_json, _history_tables)
 
 
@@ -191,7 +203,9 @@ def write_report(
     as_json: Json = False,
 ) -> None:
     """Write one HTML file: latest figures, their history, how the samples lie, the machines."""
-    write_atomic(output, report.render(_store(folder), workload, device))
+    store = _store(folder)
+    _require_measured(store, workload, device)
+    write_atomic(output, report.render(store, workload, device))
     emit({"ok": True, "report": output}, as_json, lambda data: f"written: {data['report']}")
 
 
@@ -266,15 +280,53 @@ def show_baselines(folder: Folder = None, as_json: Json = False) -> None:
     emit({"ok": True, "baselines": found}, as_json, lambda _: _table(["device", "run"], rows))
 
 
-def _store(folder: Path | None) -> Store:
-    """The store, where the libraries are there that its figures are made and judged with."""
+def _store(folder: Path | None, *, new: bool = False) -> Store:
+    """The store, where the libraries are there that its figures are made and judged with.
+
+    One that was named has to be there, unless it may be ``new``.
+    """
     lacking = [name for name in LIBRARIES if find_spec(name) is None]
     if lacking:
         raise DeepError(
             "deep bench needs libraries that are not installed", found=f"no {', '.join(lacking)}",
             needed="the extra 'benchmark'", next_step="pip install 'deep-testbed[benchmark]'",
         )  # fmt: skip
-    return Store(folder)
+    store = Store(folder)
+    if folder and not new and not store.exists():
+        raise DeepError(
+            f"no store at {folder}", found=f"no {LINES} there", needed="a folder that 'deep bench run' has made",
+            next_step=f"look for a mistake in --store, or measure into it: deep bench run --store {folder}",
+        )  # fmt: skip
+    return store
+
+
+def _require_measured(store: Store, workload: str | None, device: str | None) -> None:
+    """Raise ``DeepError`` for a name of which the store has nothing; where it has nothing at all, any will do."""
+    measured = store.measured()
+    for what, asked, names in (
+        ("workload", workload, dict.fromkeys(one for one, _ in measured)),
+        ("device model", device, dict.fromkeys(one for _, one in measured)),
+    ):
+        if asked and names and asked not in names:
+            raise DeepError(f"nothing was measured of this {what}", found=asked, needed=f"one of {'; '.join(names)}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, with which continuous integration ends a build, is Ctrl-C: whoever waits for a process ends it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        raise DeepError(
+            "interrupted: nothing of this run was kept", next_step="run the same command again", exit_code=INTERRUPTED
+        ) from interrupted
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _names(workloads: list[str], device: Device, *, quick: bool) -> tuple[str, ...]:
@@ -349,7 +401,9 @@ def _run_table(done: Run, notes: list[str]) -> Group:
             figures = [f"{figure(one.summary.median)} {one.unit}", _interval(one.summary.low, one.summary.high)]
         rows.append([one.workload, *figures, len(one.pooled), _status(one.status), "; ".join(one.reasons)])
     table = _table(["workload", "median", "95 % interval", "calls", "status", "why"], rows)
-    what = Text(f"run {done.id}, {done.results[0].device}, {done.results[0].threads} threads")
+    device, threads = done.results[0].device, done.results[0].threads
+    used = counted(done.gpus, "GPU") if done.machine.kind(device) == "gpu" else counted(threads, "thread")
+    what = Text(f"run {done.id}, {device}, {used}")
     if done.submission:
         way = done.submission
         what.append(f"\n{way.backend} {way.job}: began after {way.waited:.1f} s, {way.overhead:.1f} s beside the run")
@@ -364,7 +418,7 @@ def _listing(data: dict[str, Any]) -> Group:
             f"{name}{'' if status == 'valid' else f' ({status})'}" for name, status in one["results"].items()
         )
         rows.append([one["id"], one["started"][:16], one["host"], one["label"], held, results])
-    table = _table(["run", "started", "host", "label", "", "workloads"], rows)
+    table = _table(["run", "started", "host", "label", "", "workloads"], rows) if rows else NOTHING
     return Group(table, *(Text(f"left out: {one}", style="yellow") for one in data["damaged"]))
 
 
@@ -383,7 +437,7 @@ def _history_tables(data: dict[str, Any]) -> Group:
         rows = [_point(point) for point in one["points"]]
         title = f"{one['workload']}, {one['unit']} ({one['device']}; {one['settings']})"
         tables.append(_table(["started", "run", "median", "95 % interval", ""], rows, title))
-    return Group(*tables) if tables else Group(Text("nothing has been measured yet"))
+    return Group(*tables) if tables else Group(NOTHING)
 
 
 def _point(point: dict[str, Any]) -> list[str]:

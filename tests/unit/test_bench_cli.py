@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -20,9 +22,10 @@ from pipelines.benchmark.model import Device, Plan, Result
 from pipelines.benchmark.store import Store
 from pipelines.benchmark.workload import QUICK, training
 from testbed.cli import bench as cli
-from testbed.errors import DeepError
+from testbed.errors import INTERRUPTED, WRONG_USAGE, DeepError
 from testbed.paths import repo_root
 from tests.unit.bench_toys import H200, MACHINE, noise, result, run
+from tests.unit.container_programs import wait_until
 
 NASTY = "<script>alert('x')</script> \x0b &"
 
@@ -149,6 +152,59 @@ def test_the_gate_holds_back_what_was_not_shown_unless_told_otherwise(store: Sto
     assert ET.parse(tmp_path / "junit.xml").getroot()[0].get("skipped") == "1"
 
 
+def test_the_gate_never_lets_through_what_looks_slower(store: Store, tmp_path: Path) -> None:
+    few = {"processes": 4}
+    for day, level in ((5, 100.0), (6, 50.0)):
+        store.append(run(result(noise(level, seed=day, **few)), day=day))
+    words = ("gate", "--baseline", "20260106", "--allow-inconclusive", "--junit", str(tmp_path / "junit.xml"))
+    data = answer(*words, code=1)
+    assert (data["ok"], data["verdict"], data["outcomes"][0]["worse"]) == (False, "inconclusive", True)
+    error = ET.parse(tmp_path / "junit.xml").getroot().find("testsuite/testcase/error")
+    assert error is not None
+    assert "it looks slower: -50" in error.get("message", "")
+
+
+@pytest.mark.parametrize("words", [(), ("--store", "/nowhere"), ("--baseline", "gone")])
+def test_verdicts_of_an_earlier_gate_are_not_left(store: Store, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "junit.xml").write_text("<testsuites/>")
+    with pytest.raises(DeepError):
+        call("gate", *words, "--junit", str(tmp_path / "junit.xml"))
+    assert not (tmp_path / "junit.xml").exists()
+
+
+def test_a_run_that_is_interrupted_is_told_to_have_kept_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "run", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(DeepError, match="interrupted: nothing of this run was kept") as told:
+        call("run", "gemm-fp64")
+    assert told.value.exit_code == INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(store.runs()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_measures(tmp_path: Path, number: signal.Signals) -> None:
+    """The real command and its real process, which would call a product for ever so long."""
+    code = (
+        "import sys; from testbed.cli import main; from pipelines.benchmark import engine; engine.BESIDE = 600\n"
+        "sys.argv = ['deep', 'bench', 'run', 'gemm-fp64', '--repeats', '100000000', '--limit', '600', '--json']\n"
+        "main()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(repo_root()), "DEEP_STATE_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as measuring:
+        assert measuring.stderr is not None
+        assert measuring.stderr.readline() == "gemm-fp64, process 1 of 8\n"
+        children = Path(f"/proc/{measuring.pid}/task/{measuring.pid}/children")
+        wait_until(lambda: bool(children.read_text()))
+        worker = int(children.read_text().split()[0])
+        measuring.send_signal(number)
+        said = json.loads(measuring.communicate(timeout=60)[0])
+    assert (measuring.returncode, said["error"]["message"]) == (130, "interrupted: nothing of this run was kept")
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+
+
 def test_a_run_is_no_baseline_of_its_own(store: Store) -> None:
     with pytest.raises(DeepError, match="no baseline of its own"):
         call("gate", "latest", "--baseline", "latest")
@@ -160,8 +216,52 @@ def test_history_shows_where_a_new_level_begins(store: Store) -> None:
     (series,) = answer("history", "--workload", "gemm-fp64")["series"]
     assert [point["run"] for point in series["points"] if point["new_level"]] == ["20260110-toy"]
     assert "a new level" in call("history")
-    assert answer("history", "--device", "none")["series"] == []
-    assert "nothing has been measured yet" in call("history", "--device", "none")
+
+
+@pytest.mark.parametrize("command", ["history", "report"])
+def test_a_name_of_which_there_is_nothing_is_refused(store: Store, tmp_path: Path, command: str) -> None:
+    output = ("--output", str(tmp_path / "report.html")) if command == "report" else ()
+    for option, said in (("--workload", "one of gemm-fp64"), ("--device", "one of Toy, 4 CPUs")):
+        with pytest.raises(
+            DeepError, match=rf"nothing was measured of this .*found: gemm-fp65; needed: {said}\)"
+        ) as no:
+            call(command, option, "gemm-fp65", *output)
+        assert no.value.exit_code == WRONG_USAGE
+    assert not (tmp_path / "report.html").exists()
+    call(command, "--workload", "gemm-fp64", "--device", "Toy, 4 CPUs", *output)
+
+
+def test_a_fresh_machine_has_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEP_STATE_DIR", str(tmp_path / "state"))
+    for command in (("list",), ("history",), ("history", "--workload", "gemm-fp64")):
+        assert call(*command) == "nothing has been measured yet\n"
+    assert answer("list")["runs"] == []
+    assert not (tmp_path / "state").exists()
+
+
+def test_only_run_makes_a_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typo = tmp_path / "typo"
+    for words in ("list", "compare latest", "gate", "history", "report", "export", "baseline set", "baseline show"):
+        with pytest.raises(DeepError, match=f"no store at {typo} ") as refused:
+            call(*words.split(), "--store", str(typo))
+        assert refused.value.exit_code == WRONG_USAGE
+        assert refused.value.next_step is not None
+    assert not typo.exists()
+    monkeypatch.setattr(engine, "run", lambda *_: run(day=5))
+    call("run", "gemm-fp64", "--store", str(typo))
+    assert "20260106-toy" in call("list", "--store", str(typo))
+
+
+def test_a_store_that_cannot_be_used_is_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(DeepError, match="the store /proc/foo cannot be used") as refused:
+        call("run", "gemm-fp64", "--store", "/proc/foo")
+    assert refused.value.exit_code == WRONG_USAGE
+    (tmp_path / "runs.jsonl").mkdir()
+    for command in ("list", "gate"):
+        with pytest.raises(DeepError, match=r"cannot be used \(found: .*Is a directory") as refused:
+            call(command, "--store", str(tmp_path))
+        assert refused.value.exit_code == WRONG_USAGE
 
 
 class Pages(HTMLParser):
@@ -302,12 +402,24 @@ def test_the_figures_of_a_run_on_a_gpu(store: Store) -> None:
     console = Console(width=120)
     with console.capture() as shown:
         console.print(cli._run_table(done, reasons))
-    for said in ("12350 img/s", "4.321 us", "794500 GFLOP/s", "NVIDIA H200", *reasons):
+    for said in ("12350 img/s", "4.321 us", "794500 GFLOP/s", "NVIDIA H200, 1 GPU\n", *reasons):
         assert said in shown.get()
     text = report.render(store, device="NVIDIA H200")
     assert "; ".join(["other work: load 4.0 on 4 CPUs before the first call", *reasons]) in text
     assert "12350 to 12350" in call("history", "--workload", "resnet50-infer")
     assert "12350" in call("compare", "latest", "latest")
+
+
+def test_a_run_on_several_gpus_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = H200.model_copy(update={"index": 1, "slowed": ("heat (driver)",)})
+    several = MACHINE.model_copy(update={"gpus": (H200, hot)})
+    one = result(noise(400.0), "all-reduce", device="NVIDIA H200", parameters={"processes": 2})
+    monkeypatch.setattr(engine, "runnable", lambda *_: {})
+    monkeypatch.setattr(engine, "run", lambda *_: run(one, day=9, machine=several))
+    said = "GPU 1: its clock is held down: heat (driver)"
+    assert answer("run", "all-reduce", "--device", "gpu", "--gpus", "2")["conditions"] == [said]
+    assert "NVIDIA H200, 2 GPUs\n" in call("run", "all-reduce", "--device", "gpu", "--gpus", "2")
+    assert said in report.render(store)
 
 
 def test_libraries_that_are_not_installed_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

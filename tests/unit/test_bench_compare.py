@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.benchmark import compare
+from pipelines.benchmark import compare, stats
 from pipelines.benchmark.compare import Outcome, Rule, compared, overall
 from testbed.errors import DeepError
 from tests.unit.bench_toys import H200, MACHINE, noise, result
@@ -71,12 +71,46 @@ def test_processes_that_differ_among_themselves_show_nothing() -> None:
 def test_too_few_processes_show_nothing(processes: int, verdict: str) -> None:
     one = only(result(noise(100.0)), result(noise(50.0, processes=processes)))
     assert one.verdict == verdict
-    assert (one.reason == "too few processes: 4, needed 5") == (processes == 4)
+    said = "too few processes for 1 workload: 8 before, 4 now, needed at least 5; it looks slower: -50.0% ("
+    assert one.reason.startswith(said) == (processes == 4)
 
 
-def test_the_fewest_processes_can_show_something() -> None:
-    few = {"processes": compare.FEWEST, "seed": 2}
-    assert only(result(noise(100.0, processes=compare.FEWEST)), result(noise(50.0, **few))).verdict == "regression"
+def several(count: int, processes: int, level: float = 50.0) -> list[Outcome]:
+    """So many workloads of so many processes, once at 100 and once at this level."""
+    sides = [result(noise(one, processes=processes, seed=int(one))) for one in (100.0, level + 0.1)]
+    before, after = ([one.model_copy(update={"workload": f"w{at}"}) for at in range(count)] for one in sides)
+    return compared(before, after)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 30])
+def test_the_fewest_processes_can_show_something_of_each_workload(count: int) -> None:
+    fewest = stats.fewest(count, Rule().level)
+    assert {one.verdict for one in several(count, fewest)} == {"regression"}
+    assert {one.p for one in several(count, fewest - 1)} == {None}
+
+
+def test_too_few_processes_for_so_many_workloads_are_told() -> None:
+    one, *others = several(3, 5)
+    assert one.reason.startswith("too few processes for 3 workloads: 5 before, 5 now, needed at least 6; it looks")
+    assert {each.verdict for each in (one, *others)} == {"inconclusive"}
+    assert several(3, 5, 100.0)[0].reason.endswith("needed at least 6")
+
+
+def test_what_looks_slower_is_never_let_through() -> None:
+    """Whether too little was measured, or on a machine that had other work."""
+    assert not compare.passes(several(3, 5), lenient=True)
+    assert compare.passes(several(3, 5, 100.0), lenient=True)
+    assert not compare.passes(several(3, 5, 100.0))
+    suspect = result(noise(50.0), status="suspect", reasons=("other work",))
+    assert not compare.passes([only(result(noise(100.0)), suspect)], lenient=True)
+    other = result(noise(50.0), parameters={"size": 2048})
+    assert compare.passes([only(result(noise(100.0)), other)], lenient=True), "figures of something else say nothing"
+
+
+def test_what_is_likely_slower_and_not_surely_says_so() -> None:
+    one = only(result(noise(100.0, scatter=0.09)), result(noise(94.0, seed=5, scatter=0.09)), Rule(level=0.0001))
+    assert (one.verdict, one.worse) == ("inconclusive", True)
+    assert one.reason.startswith("not sure enough at 0.0001; more processes help; it looks slower: -6")
 
 
 @pytest.mark.parametrize(

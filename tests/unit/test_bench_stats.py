@@ -88,9 +88,26 @@ def test_intervals_hold_a_known_change_as_often_as_they_say() -> None:
 
 def test_the_test_asks_for_the_worse_side() -> None:
     before, after = gauss(10.0, 30, 1), gauss(9.5, 30, 2)
-    theirs = scipy_stats.mannwhitneyu(after, before, alternative="less").pvalue
+    theirs = scipy_stats.mannwhitneyu(after, before, alternative="less", method="exact").pvalue
     assert stats.p_value(before, after, "higher", 0.0) == theirs < 0.001
     assert stats.p_value(before, after, "lower", 0.0) > 0.99
+
+
+@pytest.mark.parametrize(("tests", "level"), [(1, 0.01), (2, 0.01), (3, 0.01), (30, 0.01), (30, 0.0001), (1, 0.1)])
+def test_the_fewest_samples_suffice_and_fewer_do_not(tests: int, level: float) -> None:
+    """The clearest difference there can be, corrected for all tests; one at 95 % is needed in any case."""
+    few = stats.fewest(tests, level)
+
+    def least(count: int) -> float:
+        after, before = [1.0 + at / 100 for at in range(count)], [2.0 + at / 100 for at in range(count)]
+        return stats.p_value(before, after, "higher", 0.02)
+
+    assert least(few) * tests < level
+    assert least(few - 1) * tests >= level or least(few - 1) >= 0.025
+
+
+def test_more_tests_need_more_samples() -> None:
+    assert [stats.fewest(tests, 0.01) for tests in (1, 2, 3, 9, 10, 34, 35)] == [5, 5, 6, 6, 7, 7, 8]
 
 
 def test_only_what_is_worse_by_more_than_the_margin_counts() -> None:

@@ -120,8 +120,8 @@ class Iam:
     def person(self, user: str, **options: str) -> dict[str, Any]:
         """The tokens of a person, by password.
 
-        Asked for again after a refusal: Keycloak refuses a login while it still looks at an earlier one of the same person
-        ("Concurrent login requests are blocked by default" in its upgrading guide), which takes a busy host a while.
+        Asked for again after a refusal: Keycloak refuses a login while it still looks at an earlier one of the same
+        person ("Concurrent login requests are blocked by default" in its upgrading guide), as a busy host does.
         """
         answer = self.login(user, **options)
         for pause in PAUSES:
