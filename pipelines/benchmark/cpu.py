@@ -62,6 +62,10 @@ class Gemm(Workload):
         """Multiply once."""
         np.matmul(self.left, self.right, out=self.product)
 
+    @override
+    def spoil(self) -> None:
+        self.product.fill(0)
+
     def check(self) -> str | None:
         """Freivalds' check (1977): the product times a vector is the same by the factors, within their rounding."""
         vector = np.random.default_rng(SEED + 1).choice([-1.0, 1.0], self.size)
@@ -127,6 +131,10 @@ class Memory(Workload):
     def run(self) -> None:
         """All parts once."""
         self._together(self._work)
+
+    @override
+    def spoil(self) -> None:
+        self.data[0].fill(0)
 
     def teardown(self) -> None:
         """End the threads and drop the arrays."""

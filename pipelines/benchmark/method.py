@@ -24,13 +24,15 @@ class InvalidError(Exception):
 
 
 def measure(workload: Workload, resources: Resources, *, repeats: int, limit: float, clock: Clock) -> Series:
-    """At least ``repeats`` calls in a steady state, with a right result at the end.
+    """At least ``repeats`` calls in a steady state; one more, not counted, has to give its own right result.
 
     Raises ``InvalidError`` where the calls are not steady within ``limit`` seconds, or their result is wrong.
     """
     workload.setup(resources)
     try:
         series = _steady(workload, repeats, limit, clock)
+        workload.spoil()
+        workload.run()
         wrong = workload.check()
         if wrong:
             raise InvalidError(wrong)

@@ -113,6 +113,12 @@ class Workload(ABC):
     def run(self) -> None:
         """Do the work once, and return when it is done."""
 
+    def spoil(self) -> None:  # noqa: B027 # of those whose results outlive a call
+        """Make the result wrong, so that it is right again only by a further call.
+
+        Nothing where ``check`` already sees each call by itself.
+        """
+
     @abstractmethod
     def check(self) -> str | None:
         """What is wrong with the result of the last call; ``None`` where it is right."""

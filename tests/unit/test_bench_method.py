@@ -59,6 +59,28 @@ def test_a_wrong_result_gives_no_figure() -> None:
         measured(itertools.repeat(0.125), wrong="off by one")
 
 
+@pytest.mark.parametrize("name", ["gemm-fp64", "gemm-fp32", "memory-copy", "memory-triad"])
+def test_what_works_only_once_gives_no_figure(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Its buffers still hold the right result of the first call, which is none of the last one."""
+    kind: Any = workload.load(CPU[name])
+    works, clock, calls = kind.run, Clock(), itertools.count()
+
+    def once(one: Any) -> None:
+        clock.now += 0.125
+        if next(calls) == 0:
+            works(one)
+
+    monkeypatch.setattr(kind, "run", once)
+    with pytest.raises(InvalidError, match="wrong"):
+        measure(kind(**SMALL[name]), Resources(1), repeats=30, limit=60, clock=clock)
+
+
+def test_the_call_that_is_checked_does_not_count() -> None:
+    calls = itertools.count()
+    series, _ = measured((0.125 for _ in calls), repeats=30)
+    assert next(calls) == len(series.seconds) + series.dropped + 1
+
+
 def test_a_call_that_the_clock_does_not_see_gives_no_figure() -> None:
     with pytest.raises(InvalidError, match="too short"):
         measured(itertools.repeat(0.0))

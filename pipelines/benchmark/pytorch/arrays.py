@@ -78,6 +78,10 @@ class Gemm(Torch):
 
         torch.matmul(self.left, self.right, out=self.product)
 
+    @override
+    def spoil(self) -> None:
+        self.product.zero_()
+
     def check(self) -> str | None:
         """Freivalds' check (1977), for each few columns with random signs, within the rounding of the type.
 
@@ -234,6 +238,10 @@ class Memory(Torch):
             self._work()
         self.finish()
 
+    @override
+    def spoil(self) -> None:
+        self.data[0].zero_()
+
     @abstractmethod
     def _work(self) -> None:
         """Once through the arrays."""
@@ -331,6 +339,10 @@ class Transfer(Torch):
         for _ in range(self.launches):
             self.target.copy_(self.source, non_blocking=True)
         self.finish()
+
+    @override
+    def spoil(self) -> None:
+        self.target.zero_()
 
     def check(self) -> str | None:
         """Every element has arrived."""

@@ -134,6 +134,7 @@ class Training(Step):
     wanted: Any
     losses: list[Any]
     before: list[tuple[float, float]]
+    latest: list[tuple[float, float]]
 
     @abstractmethod
     def labels(self) -> Any:
@@ -149,7 +150,7 @@ class Training(Step):
         self.optimizer = torch.optim.SGD(self.trained.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
         scaled = self.arithmetic == "float16"
         self.scaler = torch.amp.GradScaler(self.device, init_scale=SCALE, growth_interval=NEVER, enabled=scaled)
-        self.losses, self.before = [], self.sums()
+        self.losses, self.before, self.latest = [], self.sums(), []
 
     def run(self) -> None:
         """One step."""
@@ -165,8 +166,13 @@ class Training(Step):
         self.losses.append(loss.detach())
         self.finish()
 
+    @override
+    def spoil(self) -> None:
+        """Remember the parameters, so that a step that changes none of them is seen."""
+        self.latest = self.sums()
+
     def check(self) -> str | None:
-        """Losses are numbers and have fallen, and every parameter has changed."""
+        """Losses are numbers and have fallen, every parameter has changed, and some with the last step."""
         import torch
 
         if len(self.losses) <= LAST:
@@ -174,7 +180,10 @@ class Training(Step):
         losses = torch.stack(self.losses).double()
         if not bool(losses.isfinite().all()):
             return f"the training is wrong: {int((~losses.isfinite()).sum())} losses are no numbers"
-        same = sum(one == other for one, other in zip(self.before, self.sums(), strict=True))
+        now = self.sums()
+        if now == self.latest:
+            return "the training is wrong: the last step has changed nothing"
+        same = sum(one == other for one, other in zip(self.before, now, strict=True))
         if same:
             return f"the training is wrong: {same} of {len(self.before)} parameters have not changed"
         first, last = float(losses[0]), float(losses[-LAST:].mean())
@@ -235,6 +244,10 @@ class VisionInference(Vision):
         """One batch."""
         self.output = self.said(self.inputs)
         self.finish()
+
+    @override
+    def spoil(self) -> None:
+        self.output = None
 
     def said(self, inputs: Any) -> Any:
         """The network's output."""
