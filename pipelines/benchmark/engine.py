@@ -17,7 +17,7 @@ import pipelines
 from pipelines.benchmark import gpu, limits, stats
 from pipelines.benchmark.machine import activity, fingerprint, memory_kills, ticks
 from pipelines.benchmark.model import UNITS, Activity, Machine, Plan, Result, Run
-from pipelines.benchmark.workload import THREAD_VARIABLES, Resources, Workload, chosen, load
+from pipelines.benchmark.workload import ARITHMETIC_VARIABLES, THREAD_VARIABLES, Resources, Workload, chosen, load
 from testbed.errors import DeepError
 
 # Seconds that a process may need beside its calls: importing libraries, making data, checking the result.
@@ -90,12 +90,10 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
         "place": place, "parameters": dict(plan.parameters.get(name, {})), "threads": threads,
         "device": plan.device, "gpus": plan.gpus, "repeats": plan.repeats, "limit": plan.limit,
     }  # fmt: skip
-    root = str(Path(pipelines.__file__).resolve().parent.parent)
-    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"PYTHONPATH": root}
     killed = memory_kills()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pipelines.benchmark.worker"], input=json.dumps(job), env=environment,
+            [sys.executable, "-m", "pipelines.benchmark.worker"], input=json.dumps(job), env=_environment(threads),
             capture_output=True, text=True, check=False, timeout=plan.limit + BESIDE,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -109,6 +107,14 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
     if "error" in outcome:
         return {"invalid": str(DeepError(**outcome["error"]))}
     return outcome
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Of a process that measures: this one's, with our modules first and nothing that changes the arithmetic."""
+    root = str(Path(pipelines.__file__).resolve().parent.parent)
+    found = {name: value for name, value in os.environ.items() if name not in ARITHMETIC_VARIABLES}
+    found |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return found | {"PYTHONPATH": root}
 
 
 def _result(

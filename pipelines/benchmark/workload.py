@@ -72,6 +72,10 @@ QUICK: dict[Device, tuple[str, ...]] = {
 }  # fmt: skip
 # Variables by which the libraries that may be below numpy are told how many threads to use.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+# Variables by which CUDA's libraries compute otherwise than a program asks them to: not where something is measured.
+ARITHMETIC_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION",
+)  # fmt: skip
 
 
 class Resources(NamedTuple):

@@ -217,8 +217,11 @@ def test_the_number_of_threads_is_told_to_the_libraries(monkeypatch: pytest.Monk
         raise subprocess.TimeoutExpired("worker", 1)
 
     monkeypatch.setattr(subprocess, "run", instead)
+    for name in workload.ARITHMETIC_VARIABLES:
+        monkeypatch.setenv(name, "1")
     done = engine.run({"gemm-fp64": CPU["gemm-fp64"]}, Plan(threads=3, processes=1))
     assert {seen[name] for name in workload.THREAD_VARIABLES} == {"3"}
+    assert not seen.keys() & set(workload.ARITHMETIC_VARIABLES), "libraries would compute otherwise than they are told"
     assert done.results[0].status == "invalid"
     assert "a call hangs" in done.results[0].reasons[0]
     assert not done.ok

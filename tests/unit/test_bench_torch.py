@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any, override
 
+import numpy as np
 import pytest
 
 from pipelines.benchmark import backends, cpu, engine, limits, machine, pytorch, worker, workload
@@ -16,6 +18,7 @@ from pipelines.benchmark.workload import Resources
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
 from testbed.paths import repo_root
+from tests.unit import bench_torch_toy as toy
 from tests.unit.bench_toys import H200, MACHINE, run
 
 NUMPYS = ["gemm-fp64", "gemm-fp32", "memory-copy", "memory-triad"]
@@ -151,6 +154,54 @@ def test_arithmetic_that_a_gpu_has_not_is_left_out_and_refused_by_name(monkeypat
         engine.runnable(["gemm-fp8"], Plan(device="gpu"))
     here(monkeypatch, HOPPER)
     assert list(engine.runnable(["gemm-fp8", "gemm-tf32"], Plan(device="gpu"))) == ["gemm-fp8", "gemm-tf32"]
+
+
+@pytest.mark.parametrize("size", [16, 64, 512])
+def test_single_precision_is_told_from_the_ten_bits_of_tf32(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """At 8192 rows, too: what is allowed grows as the root of their number, and what TF32 is off does not shrink."""
+    shares = {}
+    for name, multiply in {"fp32": np.matmul, "tf32": lambda *both: np.matmul(*map(toy.ten_bits, both))}.items():
+        monkeypatch.setitem(sys.modules, "torch", toy.torch(multiply))
+        one = arrays.HostGemm32(size)
+        one.setup(Resources(1))
+        one.run()
+        said = one.check()
+        assert bool(said) == (name == "tf32"), said
+        share = re.fullmatch(r".*off by (\S+), rounding explains (\S+)", said) if said else None
+        shares[name] = float(share[1]) / float(share[2]) if share else 0.0
+    assert shares["tf32"] > 2 * (8192 / size) ** 0.5
+
+
+def test_single_precision_is_allowed_five_times_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sums one by one, which no BLAS exceeds."""
+
+    def one_by_one(left: Any, right: Any) -> Any:
+        total = np.zeros((len(left), len(left)), np.float32)
+        for column, row in zip(left.T, right, strict=True):
+            total += np.outer(column, row)
+        return total
+
+    monkeypatch.setitem(sys.modules, "torch", toy.torch(one_by_one))
+    monkeypatch.setattr(arrays, "DEVIATIONS", arrays.DEVIATIONS / 5)
+    one = arrays.HostGemm32(256)
+    one.setup(Resources(1))
+    one.run()
+    assert one.check() is None
+
+
+@pytest.mark.parametrize("name", ["torch-gemm-fp32", "torch-memory-copy", "torch-memory-triad", "host-to-host"])
+def test_what_works_only_once_gives_no_figure(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, "torch", toy.torch())
+    kind: Any = workload.load(workload.WORKLOADS["cpu"][name])
+    one = kind(64) if "gemm" in name else kind(1 << 16)
+    one.setup(Resources(1))
+    assert "wrong" in one.check()
+    one.run()
+    assert one.check() is None
+    one.spoil()
+    assert "wrong" in one.check()
+    one.run()
+    assert one.check() is None
 
 
 def test_processors_have_no_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
