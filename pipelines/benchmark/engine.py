@@ -46,7 +46,7 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
             note(f"{name}, process {turn} of {plan.processes}")
             outcomes[name].append(_process(name, place, plan, threads))
     meanwhile = activity(before, ticks())
-    machine = _with_libraries(machine, outcomes)
+    machine = _with_gpus(_with_libraries(machine, outcomes), outcomes)
     results = [_result(workloads[name], machine, meanwhile, plan, threads, outcomes[name]) for name in places]
     return Run(
         id=f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}", label=plan.label, started=began, ended=datetime.now(UTC),
@@ -82,6 +82,18 @@ def _with_libraries(machine: Machine, outcomes: Mapping[str, list[dict[str, Any]
     for outcome in (one for found in outcomes.values() for one in found):
         libraries |= outcome.get("libraries", {})
     return machine.model_copy(update={"libraries": libraries})
+
+
+def _with_gpus(machine: Machine, outcomes: Mapping[str, list[dict[str, Any]]]) -> Machine:
+    """The machine with the GPUs first that CUDA has used, and with its names for slices of them."""
+    used = dict(max((one.get("gpus", ()) for found in outcomes.values() for one in found), key=len, default=()))
+    order = list(used)
+    gpus = [
+        one.model_copy(update={"slice": used[one.uuid]}) if one.mig and one.uuid in used else one
+        for one in machine.gpus
+    ]
+    gpus.sort(key=lambda one: order.index(one.uuid) if one.uuid in used else len(order))
+    return machine.model_copy(update={"gpus": tuple(gpus)})
 
 
 def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:

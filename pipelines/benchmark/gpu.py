@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipelines.benchmark.model import Gpu, Machine
@@ -90,6 +90,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         max_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
         slowed=slowed(reasons),
         mig=bool(mig[0]) if mig else None,
+        slices=tuple(_slices(nvml, ask)) if mig and mig[0] else (),
         mps=len(clients) if clients is not None else None,
         ecc=bool(ecc[0]) if ecc else None,
         ecc_errors=ask(
@@ -104,6 +105,14 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 def slowed(reasons: int) -> tuple[str, ...]:
     """The names of the reasons that a mask holds."""
     return tuple(name for bit, name in SLOWED.items() if reasons & bit)
+
+
+def _slices(nvml: Any, ask: Callable[..., Any]) -> Iterator[str]:
+    """The UUIDs of the parts that MIG has made of a GPU."""
+    for at in range(ask(nvml.nvmlDeviceGetMaxMigDeviceCount) or 0):
+        part = ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, at)
+        if part is not None:
+            yield _plain(nvml.nvmlDeviceGetUUID(part))
 
 
 def _cuda(nvml: Any) -> str | None:

@@ -62,7 +62,7 @@ def quantity(name: str, kind: str, machine: Machine, threads: int) -> Quantity |
     """What is known of the figure ``name`` on the device that it is measured on; ``None`` where nothing is."""
     if kind == "cpu":
         return ceiling(name, machine.cpu, threads)
-    model = machine.gpus[0].model
+    model = machine.device(kind)
     found = (one.quantities.get(name) for one in known().devices if re.search(one.model, model))
     return next(found, None)
 

@@ -79,6 +79,7 @@ class Gpu(Strict):
     """One GPU as NVML describes it; what it does not say is nothing. Memory is in bytes, clocks are in MHz.
 
     ``capability``: CUDA's compute capability, which says what arithmetic the GPU has.
+    ``slices``: by which MIG has divided it; ``slice``: CUDA's name of the one that was measured.
     ``processes``: of others on it; ``mps``: clients of the Multi-Process Service; ``slowed``: why its clock is down.
     """
 
@@ -94,6 +95,8 @@ class Gpu(Strict):
     max_clock: int | None = None
     slowed: tuple[str, ...] = ()
     mig: bool | None = None
+    slices: tuple[str, ...] = ()
+    slice: str | None = None
     mps: int | None = None
     ecc: bool | None = None
     ecc_errors: int | None = None
@@ -105,7 +108,8 @@ class Gpu(Strict):
 class Machine(Strict):
     """Where something was measured; memory is in bytes, load that of the minute before.
 
-    ``container``: what this process runs in, nothing on a host. ``gpu_problem``: why NVML says nothing of GPUs that
+    ``container``: what this process runs in, nothing on a host. ``gpus``: those that were measured first.
+    ``gpu_problem``: why NVML says nothing of GPUs that
     seem to be there.
     """
 
@@ -123,9 +127,9 @@ class Machine(Strict):
     gpu_problem: str | None = None
 
     def device(self, kind: str) -> str:
-        """The model of the device that a workload of this kind uses: figures are only compared within one."""
+        """The model of the device that a workload of this kind uses, or its part: figures are only compared within one."""
         if kind == "gpu":
-            return self.gpus[0].model
+            return self.gpus[0].slice or self.gpus[0].model
         return f"{self.cpu.model}, {self.cpu.share:g} CPUs"
 
     def kind(self, device: str) -> Device:

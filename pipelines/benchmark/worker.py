@@ -32,7 +32,7 @@ def work(job: dict[str, Any], clock: method.Clock = time.perf_counter) -> dict[s
 
 
 def _about(one: workload.Workload) -> dict[str, Any]:
-    return {"parameters": one.parameters, "work": one.work, "traffic": one.traffic}
+    return {"parameters": one.parameters, "work": one.work, "traffic": one.traffic, "gpus": one.gpus}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.benchmark import backends, cpu, engine, limits, machine, pytorch, worker, workload
-from pipelines.benchmark.model import UNITS, Device, Gpu, Plan, Specification
+from pipelines.benchmark.model import UNITS, Device, Gpu, Plan, Run, Specification
 from pipelines.benchmark.pytorch import arrays, networks
 from pipelines.benchmark.workload import Resources
 from testbed.cli import bench as cli
@@ -284,23 +284,74 @@ def test_data_that_do_not_fit_are_refused_before_they_are_made(monkeypatch: pyte
         one.require(3 << 29)
 
 
+def cuda(*shown: tuple[str, str]) -> Any:
+    """What torch shows of GPUs, by their UUIDs and names."""
+    properties = [SimpleNamespace(uuid=uuid, name=name) for uuid, name in shown]
+    return SimpleNamespace(
+        is_available=lambda: bool(shown), device_count=lambda: len(shown), get_device_properties=properties.__getitem__
+    )
+
+
+TWINS = [HOPPER.model_copy(update={"uuid": f"GPU-AA-{at}", "index": at}) for at in range(3)]
+SLICED = HOPPER.model_copy(update={"uuid": "GPU-AA-0", "mig": True, "slices": ("MIG-BB-1", "MIG-BB-2")})
+SLICE = "NVIDIA H200 MIG 1g.18gb"
+
+
 @pytest.mark.parametrize(
-    ("able", "model", "said"), [(False, "", "sees no GPU"), (True, "Tesla T4", "not the first one of the machine")]
+    ("gpus", "shown", "said"),
+    [(TWINS, [], "sees no GPU"), (TWINS, [("cc-1", SLICE)], f"does not show.*{SLICE} cc-1; needed: one of GPU-AA-0,")],
 )
-def test_a_figure_is_of_the_gpu_that_it_is_attributed_to(
-    monkeypatch: pytest.MonkeyPatch, able: bool, model: str, said: str
+def test_a_gpu_that_is_not_known_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu], shown: list[tuple[str, str]], said: str
 ) -> None:
-    fake(monkeypatch, cuda=SimpleNamespace(is_available=lambda: able, get_device_name=lambda at: model))
+    fake(monkeypatch, cuda=cuda(*shown))
     with pytest.raises(DeepError, match=said):
-        pytorch.require_first_gpu(MACHINE.model_copy(update={"gpus": (HOPPER,)}))
+        pytorch.used_gpus(MACHINE.model_copy(update={"gpus": tuple(gpus)}), 1)
 
 
-def test_a_gpu_by_its_name_or_a_part_of_it_is_that_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for model in ("NVIDIA H200", "NVIDIA H200 MIG 1g.18gb"):
-        fake(
-            monkeypatch, cuda=SimpleNamespace(is_available=lambda: True, get_device_name=lambda at, model=model: model)
-        )
-        pytorch.require_first_gpu(MACHINE.model_copy(update={"gpus": (HOPPER,)}))
+@pytest.mark.parametrize(
+    ("gpus", "shown", "count", "used"),
+    [
+        (TWINS, ["aa-1"], 1, ["GPU-AA-1"]),
+        (TWINS, ["aa-2", "aa-0"], 2, ["GPU-AA-2", "GPU-AA-0"]),
+        (TWINS, ["aa-2", "aa-0"], 1, ["GPU-AA-2"]),
+        (TWINS, ["aa-2"], 2, ["GPU-AA-2"]),
+        ([SLICED], ["bb-2"], 1, ["GPU-AA-0"]),
+        ([SLICED], ["aa-0"], 1, ["GPU-AA-0"]),
+    ],
+)
+def test_the_gpus_that_cuda_uses_are_found_among_those_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu], shown: list[str], count: int, used: list[str]
+) -> None:
+    fake(monkeypatch, cuda=cuda(*((uuid, "NVIDIA H200") for uuid in shown)))
+    found = pytorch.used_gpus(MACHINE.model_copy(update={"gpus": tuple(gpus)}), count)
+    assert found == tuple((uuid, "NVIDIA H200") for uuid in used)
+
+
+OUTCOME = {"parameters": {}, "work": 1.0, "traffic": None, "samples": [1.0] * 5, "dropped": 0}
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, name: str = "memory-copy", **outcome: Any) -> Run:
+    """A run of one workload on a machine with these GPUs whose process says this."""
+    here(monkeypatch, *gpus)
+    monkeypatch.setattr(engine, "_process", lambda *_: OUTCOME | outcome)
+    return engine.run({name: workload.WORKLOADS["gpu"][name]}, Plan(device="gpu", processes=1))
+
+
+def test_a_figure_is_of_the_gpu_that_cuda_has_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = ran(monkeypatch, *TWINS, gpus=[["GPU-AA-2", "NVIDIA H200"], ["GPU-AA-0", "NVIDIA H200"]])
+    assert [one.uuid for one in done.machine.gpus] == ["GPU-AA-2", "GPU-AA-0", "GPU-AA-1"]
+    assert done.results[0].device == "NVIDIA H200"
+
+
+def test_a_slice_is_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With figures that would be suspect, or a mistake, of the whole one."""
+    done = ran(monkeypatch, SLICED, gpus=[["GPU-AA-0", SLICE]])
+    assert (done.results[0].device, done.results[0].status) == (SLICE, "valid")
+    assert done.machine.kind(SLICE) == "gpu"
+    assert limits.quantity("memory-copy", "gpu", done.machine, 1) is None
+    whole = ran(monkeypatch, TWINS[0], gpus=[["GPU-AA-0", "NVIDIA H200"]])
+    assert (whole.results[0].device, whole.results[0].status) == ("NVIDIA H200", "suspect")
 
 
 @pytest.mark.parametrize("nccl", [True, False])
@@ -346,8 +397,7 @@ def test_tf32_is_used_by_what_is_named_so() -> None:
 
 
 def test_versions_of_libraries_come_back_from_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = {"parameters": {}, "work": 1.0, "traffic": None, "samples": [1.0] * 5, "dropped": 0}
-    outcome["libraries"] = {"cudnn": "91002", "cuda-runtime": "12.8"}
+    outcome = OUTCOME | {"libraries": {"cudnn": "91002", "cuda-runtime": "12.8"}}
     monkeypatch.setattr(engine, "_process", lambda *_: outcome)
     done = engine.run({"memory-copy": workload.WORKLOADS["cpu"]["memory-copy"]}, Plan(threads=1, processes=1))
     assert done.machine.libraries["cudnn"] == "91002"

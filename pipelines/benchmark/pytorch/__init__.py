@@ -41,6 +41,11 @@ class Torch(Workload):
         """``cuda`` or ``cpu``."""
         return "cuda" if self.resources.device == "gpu" else "cpu"
 
+    @property
+    def devices(self) -> int:
+        """How many GPUs it uses."""
+        return 1
+
     @classmethod
     @override
     def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:
@@ -74,7 +79,7 @@ class Torch(Workload):
         self.resources = resources
         torch.set_num_threads(resources.threads)
         if resources.device == "gpu":
-            require_first_gpu(machine.fingerprint())
+            self.gpus = used_gpus(machine.fingerprint(), self.devices)
         choose_arithmetic(tf32=self.tf32)
         torch.manual_seed(SEED)
         self.prepare()
@@ -141,8 +146,11 @@ def by_device(asked: int | None, sizes: dict[Device, int], device: Device) -> in
     return sizes[device] if asked is None else asked
 
 
-def require_first_gpu(machine: Machine) -> None:
-    """Raise ``DeepError`` where CUDA's first GPU is another model than NVML's: the figure would be that one's."""
+def used_gpus(machine: Machine, count: int) -> tuple[tuple[str, str], ...]:
+    """The first GPUs that CUDA uses, or slices of them: the UUIDs of the whole ones by NVML, and CUDA's names.
+
+    Raises ``DeepError`` where there is none, or NVML knows nothing of it: the figure would be no GPU's.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -151,12 +159,21 @@ def require_first_gpu(machine: Machine) -> None:
             needed="a build for CUDA that the driver can run",
             next_step="python3 -m torch.utils.collect_env says what it finds",
         )  # fmt: skip
-    model, named = torch.cuda.get_device_name(0), machine.gpus[0].model
-    if not model.startswith(named):
+    whole = {_bare(uuid): one.uuid for one in machine.gpus for uuid in (one.uuid, *one.slices)}
+    shown = [torch.cuda.get_device_properties(at) for at in range(min(count, torch.cuda.device_count()))]
+    unknown = next((one for one in shown if _bare(str(one.uuid)) not in whole), None)
+    if unknown is not None:
         raise DeepError(
-            "CUDA's first GPU is not the first one of the machine", host=machine.host, found=model, needed=named,
-            next_step="unset CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER",
+            "CUDA uses a GPU that NVML does not show", host=machine.host, found=f"{unknown.name} {unknown.uuid}",
+            needed=f"one of {', '.join(whole.values())}", next_step="nvidia-smi -L says what is there; for a slice MIG "
+            "has to be on, and CUDA_VISIBLE_DEVICES to name it",
         )  # fmt: skip
+    return tuple((whole[_bare(str(one.uuid))], one.name) for one in shown)
+
+
+def _bare(uuid: str) -> str:
+    """A UUID as torch writes it: without what NVML puts before it."""
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
 
 
 def choose_arithmetic(*, tf32: bool) -> None:

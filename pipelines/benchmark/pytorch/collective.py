@@ -63,6 +63,11 @@ class AllReduce(Torch):
         """Size of the data, sums of a call, processes."""
         return {"data_bytes": self.bytes, "launches": self.launches, "processes": self.processes}
 
+    @property
+    @override
+    def devices(self) -> int:
+        return self.resources.gpus
+
     @classmethod
     @override
     def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:
