@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pipelines
 from pipelines.benchmark import gpu, limits, stats
 from pipelines.benchmark.machine import activity, fingerprint, memory_kills, ticks
-from pipelines.benchmark.model import UNITS, Activity, Machine, Plan, Result, Run
+from pipelines.benchmark.model import UNITS, Activity, GpuActivity, Machine, Plan, Result, Run
 from pipelines.benchmark.workload import ARITHMETIC_VARIABLES, THREAD_VARIABLES, Resources, Workload, chosen, load
 from testbed.errors import DeepError
 
@@ -39,13 +40,16 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
     threads = plan.threads or machine.cpu.granted
     outcomes: dict[str, list[dict[str, Any]]] = {name: [] for name in places}
     before = ticks()
-    for turn in range(1, plan.processes + 1):
-        for name, place in places.items():
-            if any("invalid" in one for one in outcomes[name]):
-                continue  # nothing that others say makes a figure of it
-            note(f"{name}, process {turn} of {plan.processes}")
-            outcomes[name].append(_process(name, place, plan, threads))
+    with gpu.Watch() if plan.device == "gpu" else nullcontext() as watch:
+        for turn in range(1, plan.processes + 1):
+            for name, place in places.items():
+                if any("invalid" in one for one in outcomes[name]):
+                    continue  # nothing that others say makes a figure of it
+                note(f"{name}, process {turn} of {plan.processes}")
+                outcomes[name].append(_process(name, place, plan, threads))
     meanwhile = activity(before, ticks())
+    if watch:
+        meanwhile = meanwhile.model_copy(update={"gpus": watch.seen})
     machine = _with_gpus(_with_libraries(machine, outcomes), outcomes)
     results = [_result(workloads[name], machine, meanwhile, plan, threads, outcomes[name]) for name in places]
     return Run(
@@ -129,6 +133,13 @@ def _environment(threads: int) -> dict[str, str]:
     return found | {"PYTHONPATH": root}
 
 
+def _seen(machine: Machine, meanwhile: Activity, outcomes: list[dict[str, Any]]) -> dict[str, GpuActivity]:
+    """What happened on the GPUs that a workload has used, by what they are called where there are several."""
+    used = {uuid for one in outcomes for uuid, _ in one.get("gpus", ())} or {one.uuid for one in machine.gpus[:1]}
+    names = {one.uuid: f"GPU {one.index}: " if len(used) > 1 else "" for one in machine.gpus if one.uuid in used}
+    return {names[one.uuid]: one for one in meanwhile.gpus if one.uuid in names}
+
+
 def _result(
     workload: type[Workload],
     machine: Machine,
@@ -150,8 +161,12 @@ def _result(
         return result
     summary = stats.summary(result.samples, plan.seed)
     known = limits.quantity(workload.name, plan.device, machine, threads)
-    status, reasons = limits.judged(summary.median, workload.unit, known, machine, plan.device)
-    if status == "valid" and plan.device == "cpu" and (reasons := limits.disturbed(meanwhile)):
-        status = "suspect"
+    seen = _seen(machine, meanwhile, outcomes)
+    capped = [name + reason for name, one in seen.items() for reason in limits.capped(one)]
+    status, reasons = limits.judged(summary.median, workload.unit, known, machine, plan.device, capped)
+    disturbing = limits.disturbed(meanwhile) if plan.device == "cpu" or workload.host_bound else []
+    disturbing += [name + reason for name, one in seen.items() for reason in limits.held_back(one)]
+    if status != "invalid" and disturbing:
+        status, reasons = "suspect", reasons + disturbing
     changes = {"status": status, "reasons": tuple(reasons), "summary": None if status == "invalid" else summary}
     return result.model_copy(update=changes)

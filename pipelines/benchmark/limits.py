@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Activity, Cpu, Machine, Status, figure
+from pipelines.benchmark.model import Activity, Cpu, GpuActivity, Machine, Status, figure
 from sqa.standard import Strict
 
 FILE = Path(__file__).resolve().parent / "limits.yml"
@@ -23,6 +24,8 @@ FAR_BELOW = 0.6
 FLOP_PER_CYCLE = (("avx512f", 32), ("fma", 16), ("avx", 8), ("sse2", 4))
 # Shares of the processors' time that others may use during a run whose figures of processors and memory are believed.
 MOST_OTHERS, MOST_STOLEN = 0.05, 0.01
+# Why a GPU's clock may be down that is no part of its usual work; under full load the power cap is one.
+UNUSUAL = ("hardware slowdown", "heat (driver)", "heat (hardware)", "power brake")
 PRECISION = {"gemm-fp64": 1, "gemm-fp32": 2, "torch-gemm-fp64": 1, "torch-gemm-fp32": 2}
 
 Positive = Annotated[float, Field(gt=0)]
@@ -79,8 +82,13 @@ def ceiling(name: str, cpu: Cpu, threads: int) -> Quantity | None:
     )  # fmt: skip
 
 
-def judged(value: float, unit: str, known: Quantity | None, machine: Machine, kind: str) -> tuple[Status, list[str]]:
-    """Whether a figure holds: above the limit it is invalid, far below what was published it is suspect."""
+def judged(  # pylint: disable=too-many-arguments,too-many-positional-arguments
+    value: float, unit: str, known: Quantity | None, machine: Machine, kind: str, seen: Sequence[str] = ()
+) -> tuple[Status, list[str]]:
+    """Whether a figure holds: above the limit it is invalid, far below what was published it is suspect.
+
+    ``seen``: what was seen meanwhile that may be a reason.
+    """
     if known is None or known.unit != unit:
         return "valid", []
     if known.limit and value > known.limit:
@@ -89,8 +97,28 @@ def judged(value: float, unit: str, known: Quantity | None, machine: Machine, ki
     if known.published and value < FAR_BELOW * known.published:
         share = f"{value / known.published:.0%} of {figure(known.published)}"
         said = f"{figure(value)} {unit} is {share} ({known.published_source})"
-        return "suspect", [said, *(conditions(machine, kind) or ["nothing is seen that explains it"])]
+        return "suspect", [said, *([*conditions(machine, kind), *seen] or ["nothing is seen that explains it"])]
     return "valid", []
+
+
+def held_back(gpu: GpuActivity) -> list[str]:
+    """What happened on a GPU during a run that makes its figures suspect."""
+    found = []
+    if unusual := [one for one in gpu.slowed or () if one in UNUSUAL]:
+        found.append(f"its clock was held down meanwhile: {', '.join(unusual)}")
+    if gpu.processes:
+        found.append(f"{gpu.processes} other process{'' if gpu.processes == 1 else 'es'} on it meanwhile")
+    if gpu.mps:
+        found.append(f"MPS served it meanwhile, with {gpu.mps} client{'' if gpu.mps == 1 else 's'}")
+    if gpu.ecc_errors:
+        found.append(f"{gpu.ecc_errors} new uncorrected memory error{'' if gpu.ecc_errors == 1 else 's'}")
+    return found
+
+
+def capped(gpu: GpuActivity) -> list[str]:
+    """What a GPU does under full load, too, and which explains a figure without making it suspect."""
+    usual = [one for one in gpu.slowed or () if one not in UNUSUAL]
+    return [f"its clock was held down meanwhile: {', '.join(usual)}"] if usual else []
 
 
 def disturbed(activity: Activity) -> list[str]:

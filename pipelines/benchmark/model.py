@@ -93,7 +93,7 @@ class Gpu(Strict):
     cuda: str | None = None
     clock: int | None = None
     max_clock: int | None = None
-    slowed: tuple[str, ...] = ()
+    slowed: tuple[str, ...] | None = None
     mig: bool | None = None
     slices: tuple[str, ...] = ()
     slice: str | None = None
@@ -127,7 +127,7 @@ class Machine(Strict):
     gpu_problem: str | None = None
 
     def device(self, kind: str) -> str:
-        """The model of the device that a workload of this kind uses, or its part: figures are only compared within one."""
+        """The model of the device that a workload of this kind uses: figures are only compared within one."""
         if kind == "gpu":
             return self.gpus[0].slice or self.gpus[0].model
         return f"{self.cpu.model}, {self.cpu.share:g} CPUs"
@@ -137,14 +137,31 @@ class Machine(Strict):
         return "gpu" if self.gpus and device == self.device("gpu") else "cpu"
 
 
-class Activity(Strict):
-    """What else happened during a run, as shares of the time of all processors that the kernel shows.
+class GpuActivity(Strict):
+    """What happened on a GPU during a run, as NVML told it so many times; what it does not tell is nothing.
 
-    ``others``: what other programs used; ``stolen``: what a hypervisor gave to other machines.
+    ``slowed``: why its clock was down at any time; ``processes``: the most of others that were on it at once; ``mps``:
+    the most clients of the Multi-Process Service; ``ecc_errors``: uncorrected ones that were new.
+    """
+
+    uuid: str
+    looks: int
+    slowed: tuple[str, ...] | None = None
+    processes: int | None = None
+    mps: int | None = None
+    ecc_errors: int | None = None
+
+
+class Activity(Strict):
+    """What else happened during a run, as shares of the time of the processors that this process may use.
+
+    ``others``: what other programs used; ``stolen``: what a hypervisor gave to other machines. ``gpus``: of a run on
+    GPUs, all of the machine.
     """
 
     others: float
     stolen: float
+    gpus: tuple[GpuActivity, ...] = ()
 
 
 class Summary(Strict):

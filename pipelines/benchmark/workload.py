@@ -92,11 +92,13 @@ class Workload(ABC):
     ``unit`` is that of its figure, one of ``UNITS``; where less is better it is the time of one call, or of one of the
     ``work`` things that a call does. ``work``: FLOP, bytes or examples of one call, known after ``setup``.
     ``traffic``: bytes that a call has to move at least, where its work is FLOP.
+    ``host_bound``: of a GPU, but the host's processors are a part of it.
     ``gpus``: those that it uses, UUIDs by NVML and names by CUDA, known after ``setup``.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str]
+    host_bound: ClassVar[bool] = False
     work: float = 1.0
     traffic: float | None = None
     gpus: tuple[tuple[str, str], ...] = ()

@@ -306,6 +306,7 @@ class Transfer(Torch):
     """From one buffer to another one, each byte counted once; the host's is pinned where the other is a GPU's."""
 
     unit = "GB/s"
+    host_bound = True
     often: ClassVar[dict[Device, int]] = {"gpu": 4, "cpu": 1}
     to_host: ClassVar[bool] = False
     source: Any
@@ -379,6 +380,7 @@ class Launch(Torch):
 
     name = "kernel-launch"
     unit = "us"
+    host_bound = True
     counter: Any
 
     def __init__(self, launches: int = 1000) -> None:
