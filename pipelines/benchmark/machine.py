@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -57,7 +58,10 @@ def conditions(machine: Machine, kind: str, gpus: int = 1) -> list[str]:
 
 
 class Ticks(NamedTuple):
-    """Seconds of processor time since the kernel has started: of everybody, and of this process and its children."""
+    """Seconds of processor time since the kernel has started, on the processors that this process may use.
+
+    Of everybody; ``own``: of this process and its children.
+    """
 
     busy: float
     stolen: float
@@ -65,9 +69,14 @@ class Ticks(NamedTuple):
     own: float
 
 
-def ticks(root: Path = ROOT) -> Ticks:
-    """How much processor time was used until now (proc_pid_stat(5), proc_stat(5))."""
-    user, nice, system, idle, iowait, irq, softirq, steal = map(int, _text(root / "proc/stat").split()[1:9])
+def ticks(root: Path = ROOT, cpus: Collection[int] = ()) -> Ticks:
+    """How much time of these processors, else of all that this process may use, was used until now (proc_stat(5))."""
+    lines = [line.split() for line in _text(root / "proc/stat").splitlines()]
+    times = {line[0]: [int(one) for one in line[1:9]] for line in lines if line[0].startswith("cpu")}
+    names = [f"cpu{at}" for at in cpus or os.sched_getaffinity(0)]
+    if not times.keys() >= set(names):
+        names = ["cpu"]  # LXCFS, for one, numbers those of a container anew
+    user, nice, system, idle, iowait, irq, softirq, steal = map(sum, zip(*(times[name] for name in names), strict=True))
     busy, hertz = user + nice + system + irq + softirq, os.sysconf("SC_CLK_TCK")
     total = busy + idle + iowait + steal
     return Ticks(busy / hertz, steal / hertz, total / hertz, own=sum(os.times()[:4]))

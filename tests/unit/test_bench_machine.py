@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], runtime
 
 def test_what_others_did_meanwhile(tmp_path: Path) -> None:
     """Of 100 s of processors 50 were busy, 20 of them for us; 5 were stolen."""
-    root = tree(tmp_path, {"proc/stat": "cpu  100 0 100 1000 0 0 0 0 0 0\ncpu0 1 2 3\n"})
+    root = tree(tmp_path, {"proc/stat": "cpu  100 0 100 1000 0 0 0 0 0 0\nintr 9 0\n"})
     before = machine.ticks(root)
     hertz = os.sysconf("SC_CLK_TCK")
     assert before[:3] == (200 / hertz, 0, 1200 / hertz)
@@ -126,6 +127,21 @@ def test_what_others_did_meanwhile(tmp_path: Path) -> None:
         "the hypervisor gave 5% of the processors to other machines meanwhile",
     ]
     assert machine.ticks().total > machine.ticks().busy > 0
+
+
+def test_other_work_is_that_on_the_processors_that_this_process_may_use(tmp_path: Path) -> None:
+    """Of 64 processors two are ours, and others take one of them wholly: half, and not a hundredth."""
+
+    def after(seconds: int, cpus: Collection[int]) -> machine.Ticks:
+        busy, idle = f" {seconds * hertz} 0 0 0 0 0 0 0 0 0\n", f" 0 0 0 {seconds * hertz} 0 0 0 0 0 0\n"
+        lines = [f"cpu{at}{busy if at == 7 else idle}" for at in range(64)]
+        total = f"cpu {seconds * hertz} 0 0 {63 * seconds * hertz} 0 0 0 0 0 0\n"
+        return machine.ticks(tree(tmp_path, {"proc/stat": total + "".join(lines)}), cpus)
+
+    hertz = os.sysconf("SC_CLK_TCK")
+    for cpus, share in {(6, 7): 1 / 2, (8, 9): 0, (7, 99): 1 / 64}.items():
+        found = machine.activity(after(0, cpus)._replace(own=0), after(100, cpus)._replace(own=0))
+        assert found.others == pytest.approx(share), cpus
 
 
 @pytest.mark.parametrize(
