@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +23,7 @@ from testbed.errors import DeepError
 # Seconds that a process may need beside its calls: importing libraries, making data, checking the result.
 BESIDE = 300
 LONGEST_REASON = 300
+TRACEBACK = "Traceback (most recent call last):\n"
 # What is said of a workload whose processes have all died.
 UNKNOWN: dict[str, Any] = {"parameters": {}, "work": 0.0, "traffic": None}
 
@@ -46,7 +46,7 @@ def run(places: Mapping[str, str], plan: Plan, note: Note = lambda _: None) -> R
                 if any("invalid" in one for one in outcomes[name]):
                     continue  # nothing that others say makes a figure of it
                 note(f"{name}, process {turn} of {plan.processes}")
-                outcomes[name].append(_process(name, place, plan, threads))
+                outcomes[name].append(_measured(name, place, plan, threads))
     meanwhile = activity(before, ticks())
     if watch:
         meanwhile = meanwhile.model_copy(update={"gpus": watch.seen})
@@ -100,13 +100,21 @@ def _with_gpus(machine: Machine, outcomes: Mapping[str, list[dict[str, Any]]]) -
     return machine.model_copy(update={"gpus": tuple(gpus)})
 
 
+def _measured(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
+    """What came of a process; where none did and the kernel has killed one of any meanwhile, with that."""
+    killed = memory_kills()
+    outcome = _process(name, place, plan, threads)
+    if "invalid" in outcome and memory_kills() > killed:
+        outcome["invalid"] += "; memory ran out: the kernel has killed a process meanwhile"
+    return outcome
+
+
 def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
     """What a process says of a workload; one that ends otherwise than it should says why not."""
     job = {
         "place": place, "parameters": dict(plan.parameters.get(name, {})), "threads": threads,
         "device": plan.device, "gpus": plan.gpus, "repeats": plan.repeats, "limit": plan.limit,
     }  # fmt: skip
-    killed = memory_kills()
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.benchmark.worker"], input=json.dumps(job), env=_environment(threads),
@@ -114,15 +122,20 @@ def _process(name: str, place: str, plan: Plan, threads: int) -> dict[str, Any]:
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return {"invalid": f"its process did not end within {plan.limit + BESIDE:g} s: a call hangs"}
-    if done.returncode == -signal.SIGKILL and memory_kills() > killed:
-        return {"invalid": "its process was killed by the kernel: memory ran out"}
     if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2][-LONGEST_REASON:]
-        return {"invalid": f"its process ended with {done.returncode}: {last or 'it said nothing'}"}
+        return {"invalid": f"its process ended with {done.returncode}: {_said(done.stderr) or 'it said nothing'}"}
     outcome: dict[str, Any] = json.loads(done.stdout)
     if "error" in outcome:
         return {"invalid": str(DeepError(**outcome["error"]))}
     return outcome
+
+
+def _said(stderr: str) -> str:
+    """The first line of the last exception, else the last line: CUDA's exceptions end with advice of many lines."""
+    _, raised, traceback = stderr.rpartition(TRACEBACK)
+    lines = (traceback if raised else stderr).strip("\n").splitlines()
+    told = next((line for line in lines if not line.startswith(" ")), "") if raised else (lines or [""])[-1]
+    return told.strip()[:LONGEST_REASON]
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -130,7 +143,8 @@ def _environment(threads: int) -> dict[str, str]:
     root = str(Path(pipelines.__file__).resolve().parent.parent)
     found = {name: value for name, value in os.environ.items() if name not in ARITHMETIC_VARIABLES}
     found |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    return found | {"PYTHONPATH": root}
+    paths = (root, os.environ.get("PYTHONPATH"))
+    return found | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _seen(machine: Machine, meanwhile: Activity, outcomes: list[dict[str, Any]]) -> dict[str, GpuActivity]:

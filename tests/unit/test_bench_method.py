@@ -18,6 +18,7 @@ from pipelines.benchmark.method import InvalidError, measure
 from pipelines.benchmark.model import Activity, Parameters, Plan
 from pipelines.benchmark.workload import Resources
 from testbed.errors import DeepError
+from testbed.paths import repo_root
 from tests.unit import bench_toys
 from tests.unit.bench_toys import Clock, Scripted
 
@@ -234,17 +235,75 @@ def test_a_process_that_dies_makes_the_result_invalid() -> None:
     assert done.results[0].summary is None
 
 
-@pytest.mark.parametrize(("kills", "said"), [((3, 4), "memory ran out"), ((3, 3), "ended with -9")])
+LOST = DeepError("the processes do not find together", found="process 7 ended with -9")
+
+
+@pytest.mark.parametrize("kills", [(3, 4), (3, 3)])
+@pytest.mark.parametrize(
+    ("status", "output", "said"),
+    [
+        (-signal.SIGKILL, "", "its process ended with -9: it said nothing"),
+        (
+            0,
+            json.dumps({"error": LOST.as_dict()}),
+            "the processes do not find together (found: process 7 ended with -9)",
+        ),
+    ],
+)
 def test_a_process_that_the_kernel_kills_for_memory_is_told_so(
-    kills: tuple[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+    kills: tuple[int, int], status: int, output: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The one that measures, or one that it has started."""
     counted = iter(kills)
     monkeypatch.setattr(engine, "memory_kills", lambda: next(counted))
-    killed = subprocess.CompletedProcess([], -signal.SIGKILL, "", "")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    ended = subprocess.CompletedProcess([], status, output, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     (found,) = engine.run({"gemm-fp64": CPU["gemm-fp64"]}, Plan(processes=1)).results
     assert found.status == "invalid"
-    assert said in found.reasons[0]
+    more = "; memory ran out: the kernel has killed a process meanwhile" if kills == (3, 4) else ""
+    assert found.reasons == (said + more,)
+
+
+CUDA_FAILURE = """Traceback (most recent call last):
+  File "worker.py", line 1, in work
+KeyError: 1
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "worker.py", line 3, in work
+    torch.cuda.synchronize()
+    ~~~~~~~~~~~~~~~~~~~~~~^^
+torch.AcceleratorError: CUDA error: an illegal memory access was encountered
+CUDA kernel errors might be asynchronously reported at some other API call.
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+
+[W1129 init.cpp:9] Warning: something at the end
+"""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"),
+    [
+        (CUDA_FAILURE, "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"),
+        ("loading\nSegmentation fault\n", "Segmentation fault"),
+        ("", "it said nothing"),
+    ],
+)
+def test_a_process_that_fails_is_told_by_its_exception(monkeypatch: pytest.MonkeyPatch, stderr: str, said: str) -> None:
+    ended = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    outcome = engine._process("gemm-fp64", CPU["gemm-fp64"], Plan(), 1)
+    assert outcome == {"invalid": f"its process ended with 1: {said}"}
+
+
+@pytest.mark.parametrize("theirs", [None, "/somewhere:/else"])
+def test_modules_of_the_user_are_found_after_ours(monkeypatch: pytest.MonkeyPatch, theirs: str | None) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if theirs:
+        monkeypatch.setenv("PYTHONPATH", theirs)
+    paths = engine._environment(1)["PYTHONPATH"].split(":")
+    assert paths == [str(repo_root()), *(theirs.split(":") if theirs else [])]
 
 
 @pytest.mark.parametrize(

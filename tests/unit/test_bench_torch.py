@@ -262,6 +262,21 @@ def test_memory_of_processors_that_runs_out_is_told(monkeypatch: pytest.MonkeyPa
     assert (told.found, told.needed) == ("3.0 GiB available", "4096 bytes more")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_memory_that_runs_out_within_cuda_is_told(said: str) -> None:
+    told = Full().explained(RuntimeError(f"{said}\nCUDA kernel errors might be reported later."))
+    assert told is not None
+    assert told.message == "the memory of the device is too small for kernel-launch"
+    assert (told.found, told.needed) == (said, "more memory")
+
+
 def test_another_failure_is_none_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Full, "failure", RuntimeError("CUDA error: an illegal memory access"))
     with pytest.raises(RuntimeError, match="illegal"):

@@ -18,8 +18,10 @@ from testbed.host import machine_name
 
 SEED = 20180301
 LONGEST = 300
-# How torch says that there is no memory: of a GPU (an exception of its own), and of processors.
+# How torch says that there is no memory: of a GPU (an exception of its own, or what CUDA and its libraries say), and
+# of processors.
 OUT_OF_MEMORY = "OutOfMemoryError"
+CUDA_OUT_OF_MEMORY = re.compile(r"CUDA error: out of memory|CU\w+_STATUS_ALLOC_FAILED")
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 CAPACITY = re.compile(r"total capac\w+ of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
@@ -113,10 +115,11 @@ class Torch(Workload):
     def explained(self, failure: Exception) -> DeepError | None:
         """Memory that ran out."""
         said = str(failure)
-        if type(failure).__name__ != OUT_OF_MEMORY and CPU_OUT_OF_MEMORY not in said:
+        of_gpu = type(failure).__name__ == OUT_OF_MEMORY or CUDA_OUT_OF_MEMORY.search(said)
+        if not of_gpu and CPU_OUT_OF_MEMORY not in said:
             return None
         asked, capacity = ASKED.search(said), CAPACITY.search(said)
-        found = f"{capacity[2]} free of {capacity[1]}" if capacity else said[:LONGEST]
+        found = f"{capacity[2]} free of {capacity[1]}" if capacity else said.partition("\n")[0][:LONGEST]
         if CPU_OUT_OF_MEMORY in said:
             found = f"{human(machine.memory_available())} available"
         return DeepError(
