@@ -19,6 +19,9 @@ LIBRARIES = ("numpy", "scipy", "torch", "torchvision", "triton")
 # What widens a processor's arithmetic, by the names of /proc/cpuinfo.
 FLAGS = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 IN_CONTAINER = {".dockerenv": "docker", "run/.containerenv": "podman"}
+# Of Apptainer and Singularity: the folder in their images, and variables. udocker only has a variable.
+APPTAINER = (".singularity.d", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
+UDOCKER = "container_execmode"
 # How a kubelet begins the hosts file of a pod, whether or not it gives the pod a token.
 KUBELETS_HOSTS = "# Kubernetes-managed hosts file"
 # A machine is idle up to this load for each processor.
@@ -156,8 +159,6 @@ def _cpu(root: Path, groups: list[Path]) -> Cpu:
     first = blocks[0]
     flags = set((first.get("flags") or first.get("Features") or "").split())
     cores = {(one.get("physical id", ""), one.get("core id", one.get("processor", ""))) for one in blocks}
-    frequency = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    highest = _text(frequency / "cpuinfo_max_freq")
     return Cpu(
         model=first.get("model name") or first.get("Hardware") or platform.machine(),
         architecture=platform.machine(),
@@ -166,12 +167,28 @@ def _cpu(root: Path, groups: list[Path]) -> Cpu:
         usable=min(len(os.sched_getaffinity(0)), len(blocks)) if root == ROOT else len(blocks),
         quota=_quota(groups),
         mhz=float(first["cpu MHz"]) if "cpu MHz" in first else None,
-        max_mhz=int(highest) / 1000 if highest.isdigit() else None,
-        governor=_text(frequency / "scaling_governor") or None,
+        max_mhz=_highest_clock(root / "sys/devices/system/cpu"),
+        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         flags=tuple(one for one in FLAGS if one in flags),
         cache=caches(root),
         virtual="hypervisor" in flags,
     )
+
+
+def _highest_clock(cpus: Path) -> float | None:
+    """MHz of the fastest core. Unknown where there is boost and the driver only tells the clock without it.
+
+    acpi-cpufreq does where the firmware tells it no more; else its clock is above its own table of clocks.
+    """
+    folders = list(cpus.glob("cpu[0-9]*/cpufreq"))
+    highest = max((int(text) for one in folders if (text := _text(one / "cpuinfo_max_freq")).isdigit()), default=None)
+    if highest is None:
+        return None
+    if _text(cpus / "cpufreq/boost") == "1" and not _text(folders[0] / "scaling_driver").startswith("amd-pstate"):
+        table = {int(text) for one in folders for text in _text(one / "scaling_available_frequencies").split()}
+        if not table or highest <= max(table):
+            return None
+    return highest / 1000
 
 
 def _control_groups(root: Path) -> list[Path]:
@@ -206,6 +223,11 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _container(root: Path) -> str | None:
+    """The innermost one: users' containers may run in those of an engine, and see its files."""
+    if (root / APPTAINER[0]).is_dir() or any(name in os.environ for name in APPTAINER[1:]):
+        return "apptainer"
+    if UDOCKER in os.environ:
+        return "udocker"
     found = [name for mark, name in IN_CONTAINER.items() if (root / mark).exists()]
     if _text(root / "etc/hosts").startswith(KUBELETS_HOSTS):
         found.append("kubernetes")

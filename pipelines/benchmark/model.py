@@ -47,8 +47,8 @@ class Cpu(Strict):
     """The processors that this process may use.
 
     ``cores`` are physical, ``count`` those the kernel shows, ``usable`` those that this process may run on; ``quota``:
-    as many of them as its control group grants, nothing without a limit. ``max_mhz`` and ``governor`` are those of
-    cpufreq, which virtual machines lack. ``cache``: all last-level caches together, in bytes.
+    as many of them as its control group grants, nothing without a limit. ``max_mhz``, with boost, and ``governor`` are
+    those of cpufreq, which virtual machines lack. ``cache``: all last-level caches together, in bytes.
     """
 
     model: str

@@ -111,6 +111,60 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], runtime
     assert "a control group grants 1.5 of 4 CPUs" in machine.conditions(found, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("files", "variables", "runtime"),
+    [
+        ({".singularity.d/env": "", "run/systemd/container": "docker"}, (), "apptainer"),
+        ({}, ("SINGULARITY_CONTAINER",), "apptainer"),
+        ({}, ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"), "apptainer"),
+        ({".dockerenv": ""}, ("container_execmode",), "udocker"),
+        ({".dockerenv": ""}, (), "docker"),
+        ({}, (), None),
+    ],
+)
+def test_containers_of_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], variables: tuple[str, ...], runtime: str
+) -> None:
+    for name in variables:
+        monkeypatch.setenv(name, "/images/torch.sif")
+    assert machine.fingerprint(tree(tmp_path, {"proc/cpuinfo": XEON, **files})).container == runtime
+
+
+TABLE = "2000000 1500000\n"
+
+
+@pytest.mark.parametrize(
+    ("boost", "driver", "table", "highest", "known"),
+    [
+        ("1", "acpi-cpufreq", TABLE, "2000000", None),
+        ("1", "acpi-cpufreq", TABLE, "3400000", 3400),
+        ("0", "acpi-cpufreq", TABLE, "2000000", 2000),
+        ("1", "amd-pstate-epp", "", "3400000", 3400),
+        ("1", "never-heard-of", "", "3400000", None),
+        ("", "intel_pstate", "", "3400000", 3400),
+        ("", "intel_pstate", "", "", None),
+    ],
+)
+def test_a_clock_without_boost_is_no_ceiling(
+    tmp_path: Path, boost: str, driver: str, table: str, highest: str, known: float | None
+) -> None:
+    cpus = "sys/devices/system/cpu"
+    files = {"proc/cpuinfo": XEON, f"{cpus}/cpufreq/boost": boost}
+    for at in range(4):
+        files[f"{cpus}/cpu{at}/cpufreq/scaling_driver"] = driver
+        files[f"{cpus}/cpu{at}/cpufreq/scaling_available_frequencies"] = table
+        files[f"{cpus}/cpu{at}/cpufreq/cpuinfo_max_freq"] = highest
+    found = machine.fingerprint(tree(tmp_path, files)).cpu
+    assert found.max_mhz == known
+    assert (limits.ceiling("gemm-fp64", found, 4) is None) == (known is None)
+
+
+def test_the_fastest_core_is_the_ceiling(tmp_path: Path) -> None:
+    base = "sys/devices/system/cpu/cpu{}/cpufreq/cpuinfo_max_freq"
+    files = {"proc/cpuinfo": XEON, base.format(0): "5100000", base.format(3): "5300000"}
+    assert machine.fingerprint(tree(tmp_path, files)).cpu.max_mhz == 5300
+
+
 def test_what_others_did_meanwhile(tmp_path: Path) -> None:
     """Of 100 s of processors 50 were busy, 20 of them for us; 5 were stolen."""
     root = tree(tmp_path, {"proc/stat": "cpu  100 0 100 1000 0 0 0 0 0 0\nintr 9 0\n"})
