@@ -163,7 +163,7 @@ def test_references_come_from_the_baseline(tmp_path: Path) -> None:
 def test_gpus_and_jobs_of_schedulers_have_the_fields_that_reframe_has_for_them() -> None:
     machine = MACHINE.model_copy(update={"gpus": (H200,), "host": "../node|1"})
     way = Submission(backend="slurm", job="4711", waited=1.0, overhead=2.0)
-    one = exact(5000.0, unit="img/s", device="NVIDIA H200", parameters={"gpus": 2})
+    one = exact(5000.0, unit="img/s", device="NVIDIA H200", parameters={"processes": 2})
     line = fields(one, machine=machine, submission=way)
     assert [line[name] for name in ("system", "partition", "num_gpus_per_node", "jobid")] == [
         "_node_1",
