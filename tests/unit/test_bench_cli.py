@@ -186,7 +186,9 @@ def test_a_run_that_is_interrupted_is_told_to_have_kept_nothing(store: Store, mo
 def test_a_signal_ends_what_measures(tmp_path: Path, number: signal.Signals) -> None:
     """The real command and its real process, which would call a product for ever so long."""
     code = (
-        "import sys; from testbed.cli import main; from pipelines.benchmark import engine; engine.BESIDE = 600\n"
+        "import signal, sys; from testbed.cli import main\n"
+        # Whoever runs the tests in the background may have it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.argv = ['deep', 'bench', 'run', 'gemm-fp64', '--repeats', '100000000', '--limit', '600', '--json']\n"
         "main()"
     )
@@ -200,7 +202,10 @@ def test_a_signal_ends_what_measures(tmp_path: Path, number: signal.Signals) -> 
         wait_until(lambda: bool(children.read_text()))
         worker = int(children.read_text().split()[0])
         measuring.send_signal(number)
-        said = json.loads(measuring.communicate(timeout=60)[0])
+        try:
+            said = json.loads(measuring.communicate(timeout=60)[0])
+        finally:
+            measuring.kill()
     assert (measuring.returncode, said["error"]["message"]) == (130, "interrupted: nothing of this run was kept")
     wait_until(lambda: not Path(f"/proc/{worker}").exists())
 
