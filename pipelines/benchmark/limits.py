@@ -82,7 +82,7 @@ def ceiling(name: str, cpu: Cpu, threads: int) -> Quantity | None:
     )  # fmt: skip
 
 
-def judged(  # pylint: disable=too-many-arguments,too-many-positional-arguments
+def judged(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # each is a fact of its own
     value: float, unit: str, known: Quantity | None, machine: Machine, kind: str, seen: Sequence[str] = ()
 ) -> tuple[Status, list[str]]:
     """Whether a figure holds: above the limit it is invalid, far below what was published it is suspect.

@@ -199,8 +199,8 @@ def test_a_signal_ends_what_measures(tmp_path: Path, number: signal.Signals) -> 
         assert measuring.stderr is not None
         assert measuring.stderr.readline() == "gemm-fp64, process 1 of 8\n"
         children = Path(f"/proc/{measuring.pid}/task/{measuring.pid}/children")
-        wait_until(lambda: bool(children.read_text()))
-        worker = int(children.read_text().split()[0])
+        wait_until(lambda: bool(children.read_text(encoding="ascii")))
+        worker = int(children.read_text(encoding="ascii").split()[0])
         measuring.send_signal(number)
         try:
             said = json.loads(measuring.communicate(timeout=60)[0])
