@@ -37,6 +37,7 @@ class Spin(Workload):
     """Nothing but a millisecond."""
 
     name, unit = "spin", "ms"
+    calls = 0
 
     @property
     def parameters(self) -> Parameters:
@@ -50,6 +51,7 @@ class Spin(Workload):
     @override
     def run(self) -> None:
         spin(MILLISECOND)
+        self.calls += 1
 
     @override
     def check(self) -> str | None:
