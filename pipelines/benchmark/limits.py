@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Activity, Cpu, GpuActivity, Machine, Status, figure
+from pipelines.benchmark.model import Activity, Cpu, GpuActivity, Machine, Status, counted, figure
 from sqa.standard import Strict
 
 FILE = Path(__file__).resolve().parent / "limits.yml"
@@ -107,11 +107,11 @@ def held_back(gpu: GpuActivity) -> list[str]:
     if unusual := [one for one in gpu.slowed or () if one in UNUSUAL]:
         found.append(f"its clock was held down meanwhile: {', '.join(unusual)}")
     if gpu.processes:
-        found.append(f"{gpu.processes} other process{'' if gpu.processes == 1 else 'es'} on it meanwhile")
+        found.append(f"{counted(gpu.processes, 'other process')} on it meanwhile")
     if gpu.mps:
-        found.append(f"MPS served it meanwhile, with {gpu.mps} client{'' if gpu.mps == 1 else 's'}")
+        found.append(f"MPS served it meanwhile, with {counted(gpu.mps, 'client')}")
     if gpu.ecc_errors:
-        found.append(f"{gpu.ecc_errors} new uncorrected memory error{'' if gpu.ecc_errors == 1 else 's'}")
+        found.append(counted(gpu.ecc_errors, "new uncorrected memory error"))
     return found
 
 

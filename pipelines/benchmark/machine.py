@@ -135,7 +135,7 @@ def _of_gpu(one: Gpu) -> list[str]:
     if one.slowed:
         found.append(f"its clock is held down: {', '.join(one.slowed)}")
     if one.processes:
-        found.append(f"{one.processes} other process{'' if one.processes == 1 else 'es'} on it")
+        found.append(f"{counted(one.processes, 'other process')} on it")
     if one.mig:
         found.append("MIG is on: only a part of it is used")
     if one.mps:

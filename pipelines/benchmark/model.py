@@ -39,8 +39,8 @@ def figure(value: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things: ``1 GPU``, ``2 GPUs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """A number of things: ``1 GPU``, ``2 GPUs``, ``2 processes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 class Cpu(Strict):
