@@ -204,7 +204,7 @@ def test_a_member_measures_a_node_of_the_cluster(tmp_path: Path) -> None:
     assert result["summary"]["median"] > 0
     assert (done["machine"]["container"], done["submission"]["backend"]) == ("kubernetes", "kubernetes")
     assert done["machine"]["host"] == "node2"
-    assert listed("jobs", FIRST) == []
+    wait_for(lambda: not listed("jobs", FIRST), "no Job is left")
 
 
 def test_a_simulated_gpu_is_given_to_a_job_and_not_measured(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_job_whose_pod_is_deleted_is_lost(tmp_path: Path) -> None:
         _, said = running.communicate(timeout=120)
     assert running.returncode == 1
     assert "the job was lost" in said
-    assert listed("jobs", FIRST) == []
+    wait_for(lambda: not listed("jobs", FIRST), "no Job is left")
 
 
 # One module after the other
