@@ -177,7 +177,7 @@ def test_what_slurm_does_not_take_is_told(cluster: Cluster, monkeypatch: pytest.
     monkeypatch.setattr(slurm, "HOPE", 1)
     with pytest.raises(DeepError, match=r"was refused.*PartitionTimeLimit"):
         cluster.bring({"partition": "short", "time": "5"})
-    with pytest.raises(DeepError, match=r"failed.*could not write to /nowhere"):
+    with pytest.raises(DeepError, match=r"no place for what the job says.*/nowhere.*No such file"):
         cluster.bring({"folder": "/nowhere"})
     with pytest.raises(DeepError, match=r"failed.*exit status 127.*/nowhere/python"):
         cluster.bring({"python": "/nowhere/python"})

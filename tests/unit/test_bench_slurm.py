@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +47,18 @@ class Cluster:
         self.cancelled: Said = ""
         self.calls: list[list[str]] = []
         self.script = ""
+        self.place, self.mode = Path(), 0
 
     def run(self, words: list[str], **options: Any) -> Any:
         self.calls.append(words)
         command = shlex.split(words[-1]) if words[0] == "ssh" else words
-        if command[0] in ("tail", "rm"):
+        if command[0] in ("mkdir", "rm", "tail"):
             return REAL(command, check=False, capture_output=True)
-        status, said, complaint = self._answer(command[0], options["input"].decode())
+        if command[0] == "sbatch":
+            self.script = options["input"].decode()
+            self.place = Path(next(word for word in command if word.startswith("--output="))[9:]).parent
+            self.mode = stat.S_IMODE(self.place.stat().st_mode)
+        status, said, complaint = self._answer(command[0])
         return subprocess.CompletedProcess(words, status, said.encode(), complaint.encode())
 
     def monotonic(self) -> float:
@@ -62,10 +70,10 @@ class Cluster:
     def of(self, program: str) -> list[list[str]]:
         return [words for words in self.calls if words[0] == program]
 
-    def _answer(self, program: str, given: str) -> tuple[int, str, str]:
+    def _answer(self, program: str) -> tuple[int, str, str]:
         said: Said
         if program == "sbatch":
-            self.script, said = given, _next(self.submissions)
+            said = _next(self.submissions)
         elif program == "scontrol":
             said = _next(self.shows)
             self._write()
@@ -75,9 +83,9 @@ class Cluster:
 
     def _write(self) -> None:
         if self.writes:
-            with (self.folder / "deep-bench-6.out").open("a", encoding="utf-8") as out:
+            with (self.place / "out").open("a", encoding="utf-8") as out:
                 out.write(self.writes.pop(0))
-        (self.folder / "deep-bench-6.err").write_text(self.words, encoding="utf-8")
+        (self.place / "err").write_text(self.words, encoding="utf-8")
 
 
 def _next(answers: list[Said]) -> Said:
@@ -118,7 +126,7 @@ def test_a_run_comes_back_and_the_job_ends_by_itself(cluster: Cluster) -> None:
     assert (done.submission.job, done.submission.waited) == ("6", 5)
     assert notes[1:] == ["gemm-fp64, process 1 of 1"]
     assert len(cluster.of("scontrol")) == 4  # the last one after the run: it was still at its end
-    assert cluster.of("scancel") == [["scancel", "--name=deep-bench", "6"]]
+    assert cluster.of("scancel") == [["scancel", f"--name={cluster.place.name}", "6"]]
     assert not list(cluster.folder.iterdir())
 
 
@@ -244,7 +252,31 @@ def test_what_sbatch_refuses_is_told_in_its_own_words_and_not_sent_again(cluster
     with pytest.raises(DeepError) as told:
         brought(cluster)
     assert told.value.found == words.strip()
-    assert len(cluster.calls) == 1
+    assert len(cluster.of("sbatch")) == 1
+    # No answer is no refusal: it may be there all the same.
+    assert cluster.of("scancel") == [["scancel", f"--name={cluster.place.name}"]]
+    assert not list(cluster.folder.iterdir())
+
+
+def test_a_job_has_a_folder_that_nobody_else_has(cluster: Cluster) -> None:
+    places = set()
+    for _ in range(2):
+        cluster.writes, cluster.shows = [DONE], [records.RUNNING, records.COMPLETED]
+        brought(cluster)
+        places.add(cluster.place)
+        assert cluster.mode == 0o700
+    assert len(places) == 2
+
+
+@pytest.mark.parametrize("there", ["a file", "nothing"])
+def test_a_folder_that_cannot_be_used_is_told_before_there_is_a_job(cluster: Cluster, there: str) -> None:
+    folder = cluster.folder / "here"
+    if there == "a file":
+        folder.touch()
+    with pytest.raises(DeepError, match=f"no place for what the job says.*{folder}") as told:
+        brought(cluster, folder=str(folder))
+    assert told.value.next_step == "correct --option folder="
+    assert not cluster.of("sbatch")
 
 
 def test_output_without_the_number_of_a_job_is_told(cluster: Cluster) -> None:
@@ -257,10 +289,15 @@ def test_a_host_without_slurm_is_told(cluster: Cluster, monkeypatch: pytest.Monk
     cluster.submissions = [(127, "", "sh: 1: sbatch: not found\n")]
     with pytest.raises(DeepError, match="deep@login: program not found: sbatch"):
         brought(cluster, login="deep@login")
+    programs = cluster.folder / "programs"
+    programs.mkdir()
+    for name in ("mkdir", "rm"):
+        (programs / name).symlink_to(str(shutil.which(name)))
     monkeypatch.setattr(slurm, "subprocess", subprocess)
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(DeepError, match="program not found: sbatch") as told:
         brought(cluster)
+    assert list(cluster.folder.iterdir()) == [programs]
     assert "login=USER@HOST" in str(told.value.next_step)
 
 
@@ -295,13 +332,16 @@ def test_a_job_that_cannot_be_cancelled_is_told_and_costs_no_run(cluster: Cluste
 
 def test_what_is_asked_for_is_what_sbatch_gets(cluster: Cluster) -> None:
     folder = "/shared"
-    asked = Slurm(
+    backend = Slurm(
         folder=folder + "/", partition="gpu", account="science", qos="high", time="1:00:00", cpus=8, memory="16G",
         constraint="a100&nvme", gres="gpu:a100:1",
-    ).options(GPU.plan)  # fmt: skip
+    )  # fmt: skip
+    asked = backend.options(GPU.plan)
+    name = asked[4].removeprefix("--job-name=")
+    assert re.fullmatch("deep-bench-[0-9a-f]{8}", name)
     fixed = [
-        "--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", "--job-name=deep-bench", "--chdir=/shared/",
-        "--export=NONE", "--output=/shared/deep-bench-%j.out", "--error=/shared/deep-bench-%j.err",
+        "--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={name}",
+        "--export=NONE", "--chdir=/shared/", f"--output=/shared/{name}/out", f"--error=/shared/{name}/err",
     ]  # fmt: skip
     assert asked == [
         *fixed, "--partition=gpu", "--account=science", "--qos=high", "--time=1:00:00", "--gres=gpu:a100:1",
@@ -316,7 +356,7 @@ def test_over_ssh_nothing_is_asked_and_every_word_arrives(cluster: Cluster) -> N
     cluster.writes = ["", DONE]
     brought(cluster, login="deep@login", ssh_config="/etc/site.conf", constraint="a b$HOME'")
     assert {words[0] for words in cluster.calls} == {"ssh"}
-    first = cluster.calls[0]
+    first = next(words for words in cluster.calls if "sbatch" in words[-1])
     assert first[1:9] == [
         "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=20", "-F", "/etc/site.conf",
     ]  # fmt: skip

@@ -6,6 +6,7 @@ forgotten one, accounting is asked, where there is one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shlex
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Self, override
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from pipelines.benchmark.backends import COMMAND, Backend, Command, End, Fate, last_words
 from pipelines.benchmark.model import Plan, Specification
@@ -88,6 +89,9 @@ class Record(NamedTuple):
 class Slurm(Backend):
     """``folder`` is an absolute path that the nodes of the cluster share with the host that submits.
 
+    Below it each job has a folder of its own: in one that others may write to, too, nobody can put files under the
+    names that the job will write.
+
     ``partition``, ``account``, ``qos``, ``time``, ``gres``, ``cpus``, ``memory`` and ``constraint`` are sbatch's; what
     is not given is the cluster's choice, but for ``gres`` where a GPU is measured and ``cpus`` where threads are asked
     for. ``runtime``: what runs ``image`` on the node, and ``command`` in it; without an image ``python`` there has this
@@ -113,6 +117,7 @@ class Slurm(Backend):
     login: str | None = Field(default=None, pattern=r"^[^-\s][^\s]*$", description="HOST or USER@HOST")
     ssh_config: Path | None = None
     interval: float = Field(default=5.0, ge=0.1)
+    _name: str = PrivateAttr(default_factory=lambda: f"{NAME}-{secrets.token_hex(4)}")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -124,6 +129,18 @@ class Slurm(Backend):
 
     @override
     def submit(self, specification: Specification) -> str:
+        answer = self._call("mkdir", "--mode=700", "--", self._place)
+        if answer.status:
+            raise self._refusal(answer, "there is no place for what the job says", "correct --option folder=")
+        try:
+            return self._submitted(specification)
+        except DeepError:
+            with contextlib.suppress(DeepError):
+                self._tidy()
+                self._call("scancel", f"--name={self._name}")  # it may be there all the same
+            raise
+
+    def _submitted(self, specification: Specification) -> str:
         command, script = ("sbatch", *self.options(specification.plan)), self.script(specification)
         until = time.monotonic() + PATIENCE
         while (answer := self._call(*command, given=script)).status:
@@ -143,7 +160,7 @@ class Slurm(Backend):
         while True:
             record, now = self._record(job), time.monotonic()
             # Read after the state was: what has ended by then has said all that it will.
-            told = self._call("tail", "-n", f"+{read + 1}", self._file(job, "out")).said.split("\n")[:-1]
+            told = self._call("tail", "-n", f"+{read + 1}", self._file("out")).said.split("\n")[:-1]
             read += len(told)
             yield from told
             heard = heard if record and not record.state else now
@@ -170,7 +187,7 @@ class Slurm(Backend):
             return self._never_begun(record)
         if record.restarts or not record.state:
             return End("lost", record.reason if not record.state else "Slurm has started it again from the beginning")
-        said = self._call("tail", "-c", str(TAIL), self._file(job, "err")).said
+        said = self._call("tail", "-c", str(TAIL), self._file("err")).said
         fate = ENDS.get(record.state, "lost")
         if fate in ("failed", "cancelled") and (found := MEMORY.search(said)):
             return End("out of memory", found.group())
@@ -180,14 +197,14 @@ class Slurm(Backend):
     def remove(self, job: str) -> None:
         self._let_end(job)
         # By name too: a controller that has lost its memory gives the number to somebody else's job.
-        answer = self._call("scancel", f"--name={NAME}", job)
-        self._call("rm", "-f", "--", self._file(job, "out"), self._file(job, "err"))
+        answer = self._call("scancel", f"--name={self._name}", job)
+        self._tidy()
         if answer.status and UNKNOWN not in answer.complaint:
             raise DeepError("the job may still run", found=answer.complaint, next_step=f"scancel {job}")
 
     def _let_end(self, job: str) -> None:
         """Wait for a job that has said all: it ends by itself, and is none that was cancelled."""
-        if not self._call("tail", "-n", "1", self._file(job, "out")).said.startswith(LAST_WORDS):
+        if not self._call("tail", "-n", "1", self._file("out")).said.startswith(LAST_WORDS):
             return
         until = time.monotonic() + TIDY
         while (record := self._record(job)) and not record.ended and time.monotonic() < until:
@@ -201,9 +218,9 @@ class Slurm(Backend):
             "cpus-per-task": self.cpus or plan.threads, "mem": self.memory, "constraint": self.constraint,
         }  # fmt: skip
         return [
-            "--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={NAME}", f"--chdir={self.folder}",
+            "--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={self._name}",
             "--export=NONE",  # what the user's shell has here, secrets among it, is nothing to the job
-            f"--output={self._file('%j', 'out')}", f"--error={self._file('%j', 'err')}",
+            f"--chdir={self.folder}", f"--output={self._file('out')}", f"--error={self._file('err')}",
             *(f"--{name}={value}" for name, value in given.items() if value is not None),
         ]  # fmt: skip
 
@@ -223,7 +240,7 @@ class Slurm(Backend):
 
     def _udocker(self, *, gpu: bool) -> tuple[list[str], list[str]]:
         """A container of its own, which is gone when the script ends, by scancel too."""
-        container = f"{NAME}-{secrets.token_hex(4)}"
+        container = self._name
         setup = [f"--execmode={self.execmode}"] * bool(self.execmode) + ["--nvidia"] * gpu
         before = [["udocker", "create", f"--name={container}", str(self.image)]]
         if setup:
@@ -271,7 +288,10 @@ class Slurm(Backend):
             return f"{ended}: {last_words(said) or 'it said nothing'}"
         return record.state if record.reason in ("", "None") else f"{record.state}, {record.reason}"
 
-    def _refusal(self, answer: Answer) -> DeepError:
+    def _refusal(
+        self, answer: Answer, said: str = "Slurm has not taken the job",
+        step: str = "correct the options of the back end",
+    ) -> DeepError:  # fmt: skip
         if answer.status == NOT_FOUND:
             return self._missing("sbatch")
         if self.login and answer.status == SSH_FAILED:
@@ -281,8 +301,7 @@ class Slurm(Backend):
                 next_step=shlex.join(("ssh", *self._settings, self.login)), exit_code=CHECK_FAILED,
             )  # fmt: skip
         return DeepError(
-            "Slurm has not taken the job", host=self._where, found=answer.complaint,
-            next_step="correct the options of the back end", exit_code=CHECK_FAILED,
+            said, host=self._where, found=answer.complaint, next_step=step, exit_code=CHECK_FAILED,
         )  # fmt: skip
 
     def _silence(self, job: str, record: Record) -> DeepError:
@@ -307,8 +326,15 @@ class Slurm(Backend):
     def _where(self) -> str:
         return self.login or machine_name()
 
-    def _file(self, job: str, kind: str) -> str:
-        return f"{self.folder.rstrip('/')}/{NAME}-{job}.{kind}"
+    @property
+    def _place(self) -> str:
+        return f"{self.folder.rstrip('/')}/{self._name}"
+
+    def _file(self, kind: str) -> str:
+        return f"{self._place}/{kind}"
+
+    def _tidy(self) -> None:
+        self._call("rm", "-rf", "--", self._place)
 
     def _call(self, *command: str, given: str = "") -> Answer:
         """Run a command where Slurm's are, whatever comes of it."""
