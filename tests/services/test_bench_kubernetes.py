@@ -13,7 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, override
 
+import kubernetes
 import pytest
+import urllib3
 
 from pipelines.benchmark import backends
 from pipelines.benchmark.backends.kubernetes import INSTANCE, MANAGED
@@ -363,6 +365,19 @@ def test_an_interrupted_job_is_deleted_with_its_pod_and_a_left_one_can_be_found(
         assert time.monotonic() < deadline, "the pod was left"
         time.sleep(0.2)
     one.remove(job)  # nothing to remove is no error
+
+
+def test_a_job_whose_submission_got_no_answer_is_deleted(clean: KubeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = kubernetes.client.BatchV1Api.create_namespaced_job
+
+    def unanswered(*words: Any, **more: Any) -> None:
+        submit(*words, **more)
+        raise urllib3.exceptions.ReadTimeoutError(None, "/", "timed out")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kubernetes.client.BatchV1Api, "create_namespaced_job", unanswered)
+    with pytest.raises(DeepError, match="Kubernetes does not answer"):
+        brought(clean, None)
+    assert all("deletionTimestamp" in one["metadata"] for one in clean.get("jobs"))
 
 
 @pytest.mark.parametrize(
