@@ -177,6 +177,7 @@ def test_its_certificate_is_verified_and_a_token_is_sent_to_it_alone(tmp_path: P
         ({"url": "http://node1:99999"}, "url: Port out of range"),
         ({"url": "http://[::1"}, "url: Invalid IPv6 URL"),
         ({"url": "http://node..1"}, "url: .*label empty"),
+        ({"url": "https://me:secret@node1"}, "^(?!.*secret).*url: a user or password is not taken, .* and token_file"),
         ({"url": "http://node1", "token_file": "/token"}, "a token is sent to an address with https only"),
         ({}, "url: is missing"),
     ],

@@ -30,8 +30,10 @@ ELSEWHERE = "name the module's own address (--option url=), or a file with a tok
 
 
 def _address(text: str) -> str:
-    """Refuse what names no host, or a port that is none: both raise ``ValueError``."""
+    """Raise ``ValueError`` for what names no host, for a port that is none, and for a password, which others see."""
     found = urlsplit(text)
+    if "@" in found.netloc:
+        raise ValueError("a user or password is not taken, needed http(s)://HOST[:PORT][/PATH], and token_file")
     _ = found.port, (found.hostname or "").encode("idna")
     return text
 
