@@ -25,7 +25,7 @@ class Rule:
     """
 
     minimum: float = 0.02
-    level: float = 0.01
+    level: float = stats.LEVEL
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ BATCH = 5
 # Fewer batches say nothing, and minima among the last few are an accident of few numbers (White, Cobb and Spratt 2000).
 FEWEST_BATCHES, LAST_BATCHES = 12, 5
 CONFIDENCE = 0.95
+# How likely one of the workloads of a comparison may be called slower though it is not.
+LEVEL = 0.01
 RESAMPLES = 999
 
 Groups = Sequence[Sequence[float]]

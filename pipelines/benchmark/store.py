@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from pipelines.benchmark.model import SCHEMA, Result, Run
+from pipelines.benchmark.model import SCHEMA, Result, Run, counted
+from pipelines.benchmark.stats import LEVEL, fewest
 from sqa import wrong
 from testbed.errors import DeepError
 from testbed.files import disk_full_explained, require_space, sync_directory, write_json
@@ -163,6 +164,13 @@ class Store:
                 f"run {run.id} is no baseline", found="; ".join(unfit) or "no result", needed="valid results only",
                 next_step="measure again on a machine that has nothing else to do",
             )  # fmt: skip
+        processes, needed = min(len(one.samples) for one in run.results), fewest(len(run.results), LEVEL)
+        if processes < needed:
+            raise DeepError(
+                f"run {run.id} is no baseline: nothing could be shown against it",
+                found=counted(processes, "process"), needed=f"{needed} for {counted(len(run.results), 'workload')}",
+                next_step=f"measure again: deep bench run --processes {needed}",
+            )  # fmt: skip
         devices = list(dict.fromkeys(one.device for one in run.results))
         with self._alone():
             write_json(self.folder / BASELINES, self.baselines() | dict.fromkeys(devices, run.id))
@@ -247,9 +255,13 @@ class Store:
 
     def _catch_up(self, index: sqlite3.Connection) -> None:
         place = index.execute("SELECT bytes FROM progress").fetchone()[0]
-        if self._size() == place:
+        damaged = [row["place"] for row in index.execute("SELECT place FROM damaged").fetchall()]
+        if self._size() == place and not damaged:
             return
         with self.lines.open("rb") as source:
+            for one in damaged:  # a version may know what another one did not
+                source.seek(one)
+                self._add(index, one, source.readline())
             source.seek(place)
             for line in source:
                 if not line.endswith(b"\n"):
@@ -266,6 +278,7 @@ class Store:
             why = wrong.explained(refused, Run)
             index.execute("INSERT OR REPLACE INTO damaged VALUES (?, ?)", (place, why[:300]))
             return
+        index.execute("DELETE FROM damaged WHERE place = ?", (place,))
         row = (run.id, run.started.isoformat(), run.label, run.machine.host, run.ok, place, len(line))
         index.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         index.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _rows(run))

@@ -117,6 +117,19 @@ def test_lines_put_back_from_a_backup_are_indexed_anew(store: Store) -> None:
     assert [one["id"] for one in store.runs()] == ["20260102-toy"]
 
 
+def test_a_line_that_this_version_knows_and_another_did_not_is_read(store: Store) -> None:
+    later = json.loads(run(day=1).model_dump_json()) | {"more": 1}
+    store.append(run(day=2))
+    with store.lines.open("a") as sink:
+        sink.write(json.dumps(later) + "\n")
+    (damaged,) = store.damaged()
+    assert "more" in damaged
+    text = store.lines.read_text()
+    store.lines.write_text(text.replace('"more": 1', '"seed": 1'))
+    assert store.damaged() == []
+    assert [one["id"] for one in store.runs()] == ["20260103-toy", "20260102-toy"]
+
+
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_run_of_another_schema_is_refused_and_not_lost(store: Store, version: int) -> None:
     line = json.loads(run().model_dump_json()) | {"schema_version": version}
@@ -226,6 +239,11 @@ def test_what_is_no_baseline(store: Store) -> None:
     suspect = run(result(noise(1.0), status="suspect", reasons=("slow",)))
     with pytest.raises(DeepError, match="gemm-fp64 is suspect"):
         store.set_baseline(suspect)
+    with pytest.raises(
+        DeepError, match=r"nothing could be shown .*found: 4 processes; needed: 5 for 1 workload"
+    ) as told:
+        store.set_baseline(run(result(noise(1.0, processes=4))))
+    assert told.value.next_step == "measure again: deep bench run --processes 5"
     store.folder.mkdir()
     (store.folder / kept.BASELINES).write_text("{")
     with pytest.raises(DeepError, match="is damaged"):
