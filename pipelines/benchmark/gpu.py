@@ -20,6 +20,7 @@ EVERY = 1.0
 SIMULATED = "simulated"
 # Why a clock is held down, by the bits of nvmlClocksEventReasons; being idle is none.
 SLOWED = {
+    0x2: "application clocks",
     0x4: "power cap",
     0x8: "hardware slowdown",
     0x10: "sync boost",

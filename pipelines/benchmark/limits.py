@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Activity, Cpu, GpuActivity, Machine, Status, counted, figure
+from pipelines.benchmark.model import Activity, Cpu, Device, GpuActivity, Machine, Run, Status, counted, figure
 from sqa.standard import Strict
 
 FILE = Path(__file__).resolve().parent / "limits.yml"
@@ -41,8 +41,8 @@ class Quantity(Strict):
     published_source: str = ""
 
 
-class Device(Strict):
-    """A device: ``model`` is a regular expression on its name as NVML gives it."""
+class Known(Strict):
+    """What is known of a device: ``model`` is a regular expression on its name as NVML gives it."""
 
     name: str
     model: str
@@ -52,7 +52,7 @@ class Device(Strict):
 class Limits(Strict):
     """The whole file."""
 
-    devices: tuple[Device, ...]
+    devices: tuple[Known, ...]
 
 
 @cache
@@ -112,6 +112,16 @@ def held_back(gpu: GpuActivity) -> list[str]:
         found.append(f"MPS served it meanwhile, with {counted(gpu.mps, 'client')}")
     if gpu.ecc_errors:
         found.append(counted(gpu.ecc_errors, "new uncorrected memory error"))
+    return found
+
+
+def slowing(run: Run, kind: Device) -> list[str]:
+    """What may have slowed down a run on devices of this kind: how they were before, and what GPUs did meanwhile."""
+    found = conditions(run.machine, kind, run.gpus)
+    if kind == "gpu":
+        names = {one.uuid: f"GPU {one.index}: " * (run.gpus > 1) for one in run.machine.gpus[: run.gpus]}
+        seen = [one for one in run.activity.gpus if one.uuid in names]
+        found += [names[one.uuid] + said for one in seen for said in capped(one)]
     return found
 
 

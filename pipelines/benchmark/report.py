@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.benchmark import history, plots
+from pipelines.benchmark import history, limits, plots
 from pipelines.benchmark.axes import scale, ticks
-from pipelines.benchmark.machine import conditions
-from pipelines.benchmark.model import Result, Run, figure
+from pipelines.benchmark.model import Device, Result, Run, figure
 from pipelines.benchmark.store import Series, Store, settings
 
 TEMPLATE = Path(__file__).resolve().parent / "report.html.j2"
@@ -111,9 +110,6 @@ def _samples(result: Result) -> dict[str, Any]:
 
 
 def _machine(run: Run) -> dict[str, Any]:
-    machine, kinds = run.machine, ["cpu", *(["gpu"] if run.machine.gpus else [])]
-    return {
-        "run": run,
-        "machine": machine,
-        "notes": [one for kind in kinds for one in conditions(machine, kind, run.gpus)],
-    }
+    kinds: tuple[Device, ...] = ("cpu", "gpu") if run.machine.gpus else ("cpu",)
+    notes = [one for kind in kinds for one in limits.slowing(run, kind)]
+    return {"run": run, "machine": run.machine, "notes": notes}

@@ -15,9 +15,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.benchmark import backends, engine, export, history, reframe, report, stats
+from pipelines.benchmark import backends, engine, export, history, limits, reframe, report, stats
 from pipelines.benchmark import compare as comparing
-from pipelines.benchmark.machine import conditions
 from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, counted, figure
 from pipelines.benchmark.store import LATEST, LINES, Series, Store
 from pipelines.benchmark.workload import QUICK, WORKLOADS, chosen
@@ -115,7 +114,7 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
         else:
             done = backends.run(backend, Specification(workloads=names, plan=plan), _progress)
     store.append(done)
-    notes = conditions(done.machine, device, done.gpus)
+    notes = limits.slowing(done, device)
     data = {"ok": done.ok, "run": done.model_dump(mode="json"), "conditions": notes}
     emit(data, as_json, lambda _: _run_table(done, notes))
     if not done.ok:

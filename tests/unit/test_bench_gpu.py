@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.benchmark import engine, gpu, pytorch, workload
+from pipelines.benchmark import engine, gpu, limits, pytorch, workload
 from pipelines.benchmark.gpu import Look
 from pipelines.benchmark.model import Activity, GpuActivity, Plan, Result, Run
 from tests.unit.bench_nvml_toy import Answers, Nvml, processes, refuse
-from tests.unit.bench_toys import H200, MACHINE, run
+from tests.unit.bench_toys import H200, MACHINE, noise, result, run
 
 CLOCKS, FORMER = "CurrentClocksEventReasons", "CurrentClocksThrottleReasons"
 OTHER = H200.model_copy(update={"uuid": "GPU-2", "index": 1})
@@ -29,6 +29,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch, *gpus: dict[str, Any]) -> Nvml:
     ("told", "slowed"),
     [
         ({CLOCKS: 0x40}, ("heat (hardware)",)),
+        ({CLOCKS: 0x3}, ("application clocks",)),
         ({FORMER: 0x80}, ("power brake",)),
         ({CLOCKS: 1, FORMER: 8}, ()),
         ({}, None),
@@ -159,6 +160,18 @@ def test_a_power_cap_is_usual_and_explains_what_is_slow(monkeypatch: pytest.Monk
     slow = measured(monkeypatch, "memory-copy", capped, 2000.0, "GPU-1")
     assert slow.reasons[1:] == ("its clock was held down meanwhile: power cap",)
     assert measured(monkeypatch, "memory-copy", capped, 9999.0, "GPU-1").status == "invalid"
+
+
+def test_what_gpus_did_meanwhile_is_said_of_those_that_were_measured() -> None:
+    machine = MACHINE.model_copy(update={"gpus": (H200.model_copy(update={"processes": 1}), OTHER)})
+    capped = GpuActivity(uuid="GPU-2", looks=9, slowed=("application clocks",))
+    one = run(machine=machine, activity=QUIET.model_copy(update={"gpus": (capped,)}))
+    assert limits.slowing(one, "gpu") == ["1 other process on it"]
+    both = one.model_copy(update={"results": (result(noise(1.0), parameters={"processes": 2}),)})
+    assert limits.slowing(both, "gpu") == [
+        "GPU 0: 1 other process on it", "GPU 1: its clock was held down meanwhile: application clocks",
+    ]  # fmt: skip
+    assert limits.slowing(both, "cpu") == []
 
 
 @pytest.mark.parametrize(

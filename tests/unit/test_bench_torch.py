@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, override
 
@@ -154,6 +155,25 @@ def test_arithmetic_that_a_gpu_has_not_is_left_out_and_refused_by_name(monkeypat
         engine.runnable(["gemm-fp8"], Plan(device="gpu"))
     here(monkeypatch, HOPPER)
     assert list(engine.runnable(["gemm-fp8", "gemm-tf32"], Plan(device="gpu"))) == ["gemm-fp8", "gemm-tf32"]
+    here(monkeypatch, TURING, HOPPER)  # which one CUDA uses is seen in the process
+    assert list(engine.runnable(["gemm-fp8"], Plan(device="gpu"))) == ["gemm-fp8"]
+
+
+@pytest.mark.parametrize(("used", "refused"), [("GPU-AA-0", True), ("GPU-AA-1", False)])
+def test_a_gpu_without_the_arithmetic_is_refused_where_there_are_others_with_it(
+    monkeypatch: pytest.MonkeyPatch, used: str, refused: bool
+) -> None:
+    gpus = tuple(one.model_copy(update={"uuid": f"GPU-AA-{at}"}) for at, one in enumerate((TURING, HOPPER)))
+    shown = cuda((used.removeprefix("GPU-").lower(), "toy"))
+    fake(monkeypatch, cuda=shown, set_num_threads=lambda _: None, manual_seed=lambda _: None)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    here(monkeypatch, *gpus)
+    monkeypatch.setattr(machine, "fingerprint", lambda: MACHINE.model_copy(update={"gpus": gpus}))
+    monkeypatch.setattr(pytorch, "choose_arithmetic", lambda **_: None)
+    for name in ("prepare", "finish"):
+        monkeypatch.setattr(arrays.GemmFp8, name, lambda self: None)
+    with pytest.raises(DeepError, match="arithmetic of gemm-fp8") if refused else nullcontext():
+        arrays.GemmFp8().setup(Resources(1, "gpu"))
 
 
 @pytest.mark.parametrize("size", [16, 64, 512])

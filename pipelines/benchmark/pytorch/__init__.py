@@ -51,7 +51,7 @@ class Torch(Workload):
     @classmethod
     @override
     def lacking(cls, resources: Resources, machine: Machine) -> DeepError | None:
-        """The libraries, or the arithmetic that the first GPU has to have."""
+        """The libraries, or the arithmetic that no GPU has; which one of several is used only CUDA knows."""
         absent = next((one for one in cls.libraries if find_spec(one) is None), None)
         if absent:
             return DeepError(
@@ -60,7 +60,8 @@ class Torch(Workload):
             )  # fmt: skip
         if cls.capability is None:
             return None
-        known = machine.gpus[0].capability if resources.device == "gpu" and machine.gpus else None
+        gpus = machine.gpus if resources.device == "gpu" else ()
+        known = max((one.capability for one in gpus if one.capability), default=None)
         if known is not None and known >= cls.capability:
             return None
         return DeepError(
@@ -72,20 +73,26 @@ class Torch(Workload):
     @override
     def setup(self, resources: Resources) -> None:
         """The same numbers in every process; cuDNN picks the fastest algorithm, TF32 is only used by what says so."""
-        refused = self.lacking(resources, machine.fingerprint())
-        if refused:
-            raise refused
+        found = machine.fingerprint()
+        self._require(resources, found)
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # NVML's, by which figures are attributed
         import torch
 
         self.resources = resources
         torch.set_num_threads(resources.threads)
         if resources.device == "gpu":
-            self.gpus = used_gpus(machine.fingerprint(), self.devices)
+            self.gpus = used_gpus(found, self.devices)
+            used = {uuid for uuid, _ in self.gpus}
+            gpus = tuple(one for one in found.gpus if one.uuid in used)
+            self._require(resources, found.model_copy(update={"gpus": gpus}))
         choose_arithmetic(tf32=self.tf32)
         torch.manual_seed(SEED)
         self.prepare()
         self.finish()
+
+    def _require(self, resources: Resources, machine: Machine) -> None:
+        if refused := self.lacking(resources, machine):
+            raise refused
 
     @abstractmethod
     def prepare(self) -> None:
