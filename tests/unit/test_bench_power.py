@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from benchmarks import benchmark_power as power
+from benchmarks import benchmark_quick as quick
 from benchmarks import planted, testbed
 from pipelines.benchmark.workload import Resources
 from tests.unit.bench_toys import noise, result
@@ -42,3 +45,20 @@ def test_the_page_says_what_was_reached() -> None:
     assert "in 20 minutes" in lines[0]
     assert "at most 4.5 % are false alarms" in lines[1]
     assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), power.PART, "new")
+
+
+def test_the_page_says_what_a_container_costs() -> None:
+    same = {"workload": "memory-copy", "verdict": "no regression", "change": 0.001, "low": -0.01, "high": 0.012}
+    suspect = same | {"verdict": "inconclusive", "change": None, "reason": "suspect now: stolen"}
+    against: dict[str, dict[str, Any]] = {
+        quick.AGAIN: {"outcomes": [same], "differences": []},
+        quick.CONTAINER: {"outcomes": [suspect], "differences": ["20260102-toy: blas was a, is b"]},
+    }
+    seconds = {quick.BARE: 200.0, quick.CONTAINER: 45.0, quick.AGAIN: 38.0, "two comparisons": 2.0}
+    lines = quick.render(quick.Found(seconds, 160.0, {"waited": 0.5, "overhead": 2.0}, against), 2).splitlines()
+    assert "| until there is a verdict, seconds | 201 | 180 | **not reached** |" in lines
+    assert "| in a container, seconds | 45 |" in lines
+    cells = "| +0.1% (-1.0% to +1.2%), no regression | inconclusive: suspect now: stolen |"
+    assert f"| memory-copy {cells}" in lines
+    assert lines[-1] == "What else differs in the container: blas was a, is b."
+    assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), quick.PART, "new")
