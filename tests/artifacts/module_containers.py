@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
 import httpx
+from docker.errors import ImageNotFound
 from docker.models.containers import Container
 
-from testbed import modules
+from testbed import engine, modules
+from testbed.artifacts import api
 
+BENCHMARKS = "deephdc/benchmark"
 # One CPU compiles and imports SciPy, three times, beside whatever else the machine does.
 PATIENCE = 180
 # The rights that a container of ours needs.
@@ -29,6 +32,22 @@ found = [getattr(module, "__cached__", None) for module in list(sys.modules.valu
 files = {one for one in found if isinstance(one, str)}
 print(len(files), *sorted(file for file in files if not pathlib.Path(file).exists()))
 """
+
+
+@contextmanager
+def benchmarks(tag: str) -> Iterator[str]:
+    """The image of benchmarks under a name of the caller's own, since others may use it at the same time."""
+    api.ensure(["benchmark"])
+    version, images = api.version("benchmark"), engine.client().images
+    with (api.mirror_dir() / "benchmark" / version / "benchmark.tar").open("rb") as archive:
+        (loaded,) = images.load(archive)
+    loaded.tag(BENCHMARKS, tag)
+    try:
+        yield f"{BENCHMARKS}:{tag}"
+    finally:
+        for name in (tag, version):
+            with suppress(ImageNotFound):
+                images.remove(f"{BENCHMARKS}:{name}", force=True)
 
 
 @contextmanager

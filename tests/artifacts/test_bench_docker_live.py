@@ -18,9 +18,9 @@ from pipelines.benchmark.backends.docker import LABEL
 from pipelines.benchmark.machine import fingerprint
 from pipelines.benchmark.model import Plan, Run, Specification
 from testbed import engine
-from testbed.artifacts import api
 from testbed.errors import DeepError
 from testbed.host import machine_name
+from tests.artifacts.module_containers import benchmarks
 
 pytestmark = pytest.mark.live
 
@@ -29,13 +29,10 @@ SHORT = Plan(processes=1, repeats=20, limit=60)
 
 
 @pytest.fixture(scope="module")
-def image() -> str:
+def image() -> Iterator[str]:
     """The image of the artefact store. Built, if it is not there yet."""
-    api.ensure(["benchmark"])
-    version = api.version("benchmark")
-    with (api.mirror_dir() / "benchmark" / version / "benchmark.tar").open("rb") as archive:
-        engine.client().images.load(archive)
-    return f"deephdc/benchmark:{version}"
+    with benchmarks("test-docker") as name:
+        yield name
 
 
 @pytest.fixture(autouse=True)

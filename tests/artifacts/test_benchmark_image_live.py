@@ -18,11 +18,12 @@ from pipelines.benchmark.workload import WORKLOADS
 from testbed import engine, modules
 from testbed.artifacts import api, layers
 from testbed.paths import repo_root
-from tests.artifacts.module_containers import COMPILED_THERE, RESTRICTED, running
+from tests.artifacts.module_containers import BENCHMARKS, COMPILED_THERE, RESTRICTED, benchmarks, running
 
 pytestmark = pytest.mark.live
 
-NAME = f"deephdc/benchmark:{api.version('benchmark')}"
+TAG = "test-image"
+NAME = f"{BENCHMARKS}:{TAG}"
 PYTHON = ["/usr/bin/python3", "/opt/deep-benchmark"]
 JOB = [*PYTHON, "pipelines.benchmark.job"]
 # What makes a workload small enough for a test.
@@ -38,12 +39,8 @@ PYTEST = ("_pytest", "iniconfig", "packaging", "pluggy", "py", "pygments", "pyte
 @pytest.fixture(scope="module")
 def client() -> Iterator[docker.DockerClient]:
     """The engine with the image, which is taken away again."""
-    api.ensure(["benchmark"])
-    found = engine.client()
-    with (api.mirror_dir() / "benchmark" / api.version("benchmark") / "benchmark.tar").open("rb") as archive:
-        found.images.load(archive)
-    yield found
-    found.images.remove(NAME, force=True)
+    with benchmarks(TAG):
+        yield engine.client()
 
 
 def said(client: docker.DockerClient, *argv: str, **more: Any) -> str:
@@ -127,7 +124,7 @@ def test_it_is_nobody_and_cannot_write(client: docker.DockerClient) -> None:
 def test_as_a_module_it_measures(client: docker.DockerClient) -> None:
     one = modules.module("benchmark")
     health = one.deployment["health"]
-    with running(client, one, api.version("benchmark")) as (_, http):
+    with running(client, one, TAG) as (_, http):
         run = backends.run(backends.load("deepaas", {"url": str(http.base_url), "pause": "0.5"}), small("gemm-fp64"))
         assert run.results[0].summary is not None
         latest = http.post(f"{health}predict/", json=one.deployment["example"]).json()["predictions"]
