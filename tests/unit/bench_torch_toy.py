@@ -18,21 +18,6 @@ class Tensor(np.ndarray[Any, Any]):
     def to(self, *wanted: Any) -> Any:
         return self.astype(wanted[-1])
 
-    def unflatten(self, _: int, sizes: tuple[int, int]) -> Any:
-        return self.reshape(*self.shape[:-1], *sizes)
-
-    def abs(self) -> Any:
-        return np.abs(self)
-
-    def square(self) -> Any:
-        return np.square(self)
-
-    def sqrt(self) -> Any:
-        return np.sqrt(self)
-
-    def norm(self, dim: int) -> Any:
-        return np.sqrt(np.square(self).sum(dim))
-
     def zero_(self) -> None:
         self.fill(0)
 
@@ -49,14 +34,6 @@ class Tensor(np.ndarray[Any, Any]):
         return self
 
 
-class Generator:
-    """Of random numbers, always the same."""
-
-    def manual_seed(self, seed: int) -> Generator:
-        del seed
-        return self
-
-
 def made(array: Any) -> Any:
     return np.asarray(array).view(Tensor)
 
@@ -66,11 +43,11 @@ def torch(multiply: Any = np.matmul) -> Any:
     random = np.random.default_rng(SEED)
     return SimpleNamespace(
         __spec__=object(), float32=np.dtype(np.float32), float64=np.dtype(np.float64), finfo=np.finfo,
-        Generator=Generator, set_num_threads=lambda number: None, manual_seed=lambda seed: None,
+        set_num_threads=lambda number: None, manual_seed=lambda seed: None,
         backends=SimpleNamespace(cuda=SimpleNamespace(matmul=SimpleNamespace()), cudnn=SimpleNamespace()),
         zeros=lambda *shape, dtype, **_: made(np.zeros(shape, dtype)),
         randn=lambda *shape, dtype, **_: made(np.asarray(random.standard_normal(shape), dtype)),
-        randint=lambda low, high, shape, **_: made(random.integers(low, high, shape)),
+        as_tensor=lambda array, device: made(array),
         arange=lambda length, *, dtype, **_: made(np.arange(length, dtype=dtype)),
         matmul=lambda left, right, out: out.copy_(multiply(left, right)),
         add=lambda one, other, *, alpha, out: out.copy_(one + alpha * other),

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,31 @@ def test_a_workload_does_what_it_says_and_notices_when_not(name: str) -> None:
     target.flat[7] = np.nan
     assert "wrong" in one.check()
     one.teardown()
+
+
+def of_bfloat16(one: Any) -> None:
+    """A product of factors that have lost half of their digits."""
+    left, right = ((each.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32) for each in (one.left, one.right))
+    np.matmul(left, right, out=one.product)
+
+
+def smaller_column(one: Any) -> None:
+    one.product[:, 5] *= 0.999
+
+
+def smaller_element(one: Any) -> None:
+    one.product[np.unravel_index(np.abs(one.product).argmax(), one.product.shape)] *= 0.99
+
+
+@pytest.mark.parametrize("size", [100, 1024])
+@pytest.mark.parametrize("spoil", [of_bfloat16, smaller_column, smaller_element])
+def test_a_product_of_another_precision_or_with_a_wrong_part_is_wrong(spoil: Callable[[Any], None], size: int) -> None:
+    one = cpu.Gemm32(size)
+    one.setup(Resources(2))
+    one.run()
+    assert one.check() is None
+    spoil(one)
+    assert "wrong" in (one.check() or "")
 
 
 def test_without_a_call_the_result_is_wrong() -> None:
