@@ -12,6 +12,8 @@ from pydantic import Field
 from sqa.standard import Strict
 
 SCHEMA = 1
+# Seconds that a process may take until it is steady, at most.
+LONGEST = 86400
 
 Status = Literal["valid", "suspect", "invalid"]
 Direction = Literal["higher", "lower"]
@@ -76,7 +78,7 @@ class Cpu(Strict):
 
 
 class Gpu(Strict):
-    """One GPU as NVML describes it; what it does not say is nothing. Memory is in bytes, clocks are in MHz.
+    """One GPU as NVML describes it; what it does not say is nothing. Memory is in bytes, clocks are in MHz, power in W.
 
     ``capability``: CUDA's compute capability, which says what arithmetic the GPU has.
     ``slices``: by which MIG has divided it; ``slice``: CUDA's name of the one that was measured.
@@ -93,6 +95,8 @@ class Gpu(Strict):
     cuda: str | None = None
     clock: int | None = None
     max_clock: int | None = None
+    memory_clock: int | None = None
+    power_limit: int | None = None
     slowed: tuple[str, ...] | None = None
     mig: bool | None = None
     slices: tuple[str, ...] = ()
@@ -225,7 +229,7 @@ class Plan(Strict):
     threads: int | None = Field(default=None, ge=1)
     repeats: int = Field(default=30, ge=1)
     processes: int = Field(default=8, ge=1)
-    limit: float = Field(default=120.0, gt=0)
+    limit: float = Field(default=120.0, gt=0, le=LONGEST, allow_inf_nan=False)
     seed: int = Field(default_factory=lambda: random.SystemRandom().randrange(2**31))
     label: str = ""
     parameters: dict[str, Parameters] = Field(default_factory=dict)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipelines.benchmark import backends, engine, export, history, limits, reframe, report, stats
 from pipelines.benchmark import compare as comparing
-from pipelines.benchmark.model import Device, Plan, Result, Run, Specification, counted, figure
+from pipelines.benchmark.model import LONGEST, Device, Plan, Result, Run, Specification, counted, figure
 from pipelines.benchmark.store import LATEST, LINES, Series, Store
 from pipelines.benchmark.workload import QUICK, WORKLOADS, chosen
 from testbed.cli.options import Json
@@ -89,7 +89,10 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
     device: Annotated[Device, typer.Option(help="What to measure.")] = "cpu",
     gpus: Annotated[int, typer.Option(min=1, help="GPUs for workloads that use several.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as the process may use.")] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds within which a process has to be steady.")] = 120.0,
+    limit: Annotated[
+        float,
+        typer.Option(min=1, max=LONGEST, help="Seconds within which a process has to be steady."),
+    ] = 120.0,
     label: Annotated[str, typer.Option(help="A word to find the run by, such as a version.")] = "",
     where: Annotated[
         str, typer.Option("--on", help="Where to run it: a back end.", autocompletion=_complete_backend)
@@ -102,6 +105,8 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
 ) -> None:
     """Measure workloads here or where a back end runs them, and keep the run; exit status 1 when one has no figure."""
     names = _names(workloads or [], device, quick=quick)
+    if device == "cpu" and gpus > 1:
+        raise DeepError("--gpus says how many GPUs are used", found="--device cpu", next_step="give --device gpu, too")
     plan = Plan(
         device=device, gpus=gpus, threads=threads, repeats=repeats, processes=processes, limit=limit, label=label
     )  # fmt: skip
@@ -363,13 +368,16 @@ def _progress(text: str) -> None:
 
 def _held_against(store: Store, new: Run, baseline: str | None) -> list[tuple[Run, Result]]:
     if baseline is None:
-        return store.baseline_of(new)
-    old = store.get(baseline)
-    if old.id == new.id:
+        held = store.baseline_of(new)
+    else:
+        old = store.get(baseline)
+        held = [(old, one) for one in old.results]
+    if new.id in {run.id for run, _ in held}:
         raise DeepError(
-            "a run is no baseline of its own", found=old.id, next_step="deep bench list shows the runs there are"
-        )
-    return [(old, one) for one in old.results]
+            "a run is no baseline of its own", found=new.id,
+            next_step="measure again, or name another run: deep bench list",
+        )  # fmt: skip
+    return held
 
 
 def _series(one: Series) -> dict[str, Any]:

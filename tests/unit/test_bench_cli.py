@@ -97,7 +97,12 @@ def test_run_refuses_before_it_measures(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
     with pytest.raises(DeepError, match="no such workload"):
         call("run", "gemm-fp65")
-    for option in (("--repeats", "0"), ("--processes", "0"), ("--threads", "0"), ("--limit", "none")):
+    for option in (
+        ("--repeats", "0"),
+        ("--processes", "0"),
+        ("--threads", "0"),
+        *(("--limit", limit) for limit in ("none", "nan", "inf", "1e300")),
+    ):
         call("run", *option, code=2)
 
 
@@ -211,8 +216,10 @@ def test_a_signal_ends_what_measures(tmp_path: Path, number: signal.Signals) -> 
 
 
 def test_a_run_is_no_baseline_of_its_own(store: Store) -> None:
-    with pytest.raises(DeepError, match="no baseline of its own"):
-        call("gate", "latest", "--baseline", "latest")
+    answer("baseline", "set", "latest")
+    for words in ((), ("latest", "--baseline", "latest")):
+        with pytest.raises(DeepError, match="no baseline of its own"):
+            call("gate", *words)
 
 
 def test_history_shows_where_a_new_level_begins(store: Store) -> None:
