@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -30,9 +30,11 @@ LATEST = "latest"
 ROOM = 16 << 20
 WHAT, ELSEWHERE = "the results of benchmarks", "free space there, or name another folder with --store"
 # Of the index; one of another version is made anew.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+# Bytes before the end of what was indexed by which it is seen whether the lines are still the same.
+TAIL = 4096
 TABLES = """
-CREATE TABLE progress (bytes INTEGER NOT NULL);
+CREATE TABLE progress (bytes INTEGER NOT NULL, tail BLOB NOT NULL);
 CREATE TABLE damaged (place INTEGER PRIMARY KEY, why TEXT NOT NULL);
 CREATE TABLE runs (
   id TEXT PRIMARY KEY, started TEXT NOT NULL, label TEXT NOT NULL, host TEXT NOT NULL, ok INTEGER NOT NULL,
@@ -42,7 +44,7 @@ CREATE TABLE results (
   run TEXT NOT NULL, workload TEXT NOT NULL, device TEXT NOT NULL, unit TEXT NOT NULL, direction TEXT NOT NULL,
   settings TEXT NOT NULL, status TEXT NOT NULL, median REAL, low REAL, high REAL, PRIMARY KEY (run, workload)
 );
-INSERT INTO progress VALUES (0);
+INSERT INTO progress VALUES (0, x'');
 """
 
 
@@ -139,7 +141,15 @@ class Store:
             raise DeepError(said, found=found, next_step="deep bench list shows the runs there are")
         with self._usable(), self.lines.open("rb") as source:
             source.seek(rows[0]["place"])
-            return Run.model_validate_json(source.read(rows[0]["length"]))
+            line = source.read(rows[0]["length"])
+        try:
+            return Run.model_validate_json(line)
+        except ValidationError as refused:
+            said = wrong.explained(refused, Run)[:300]
+            raise DeepError(
+                f"run {rows[0]['id']} is damaged", found=said, needed="the line as it was",
+                next_step=f"put {self.lines} back from a backup, or remove that line and {self.folder / INDEX}",
+            ) from refused  # fmt: skip
 
     def history(self, workload: str | None = None, device: str | None = None) -> list[Series]:
         """What was measured over time, without invalid results."""
@@ -167,9 +177,9 @@ class Store:
         processes, needed = min(len(one.samples) for one in run.results), fewest(len(run.results), LEVEL)
         if processes < needed:
             raise DeepError(
-                f"run {run.id} is no baseline: nothing could be shown against it",
+                f"run {run.id} is no baseline: it has too few processes to be compared with",
                 found=counted(processes, "process"), needed=f"{needed} for {counted(len(run.results), 'workload')}",
-                next_step=f"measure again: deep bench run --processes {needed}",
+                next_step=f"measure the same again with --processes {needed}, or more",
             )  # fmt: skip
         devices = list(dict.fromkeys(one.device for one in run.results))
         with self._alone():
@@ -236,7 +246,7 @@ class Store:
     @contextmanager
     def _index(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
         """The index with every whole line in it, one of a file only while the lock is held."""
-        if path and not _whole(path, self._size()):
+        if path and not self._whole(path):
             path.unlink(missing_ok=True)
         with closing(sqlite3.connect(path or ":memory:")) as index:
             index.row_factory = sqlite3.Row
@@ -245,6 +255,20 @@ class Store:
             with index:
                 self._catch_up(index)
             yield index
+
+    def _whole(self, path: Path) -> bool:
+        """Whether an index is of this version, whole, and about the lines that there are."""
+        if not path.exists():
+            return True
+        try:
+            with closing(sqlite3.connect(path)) as index:
+                version = index.execute("PRAGMA user_version").fetchone()[0]
+                known, tail = index.execute("SELECT bytes, tail FROM progress").fetchone()
+                whole = index.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+        except sqlite3.DatabaseError:
+            return False
+        with self.lines.open("rb") as source:
+            return bool(version == INDEX_VERSION and whole and _tail(source, known) == tail)
 
     def _writable(self) -> bool:
         places = (self.folder, self.folder / LOCK, self.folder / INDEX)
@@ -268,7 +292,7 @@ class Store:
                     break  # somebody was cut short while writing; what comes next ends it
                 self._add(index, place, line)
                 place += len(line)
-        index.execute("UPDATE progress SET bytes = ?", (place,))
+            index.execute("UPDATE progress SET bytes = ?, tail = ?", (place, _tail(source, place)))
 
     def _add(self, index: sqlite3.Connection, place: int, line: bytes) -> None:
         try:
@@ -308,15 +332,8 @@ def _rows(run: Run) -> Iterable[tuple[Any, ...]]:
         yield run.id, one.workload, one.device, one.unit, one.direction, settings(one), one.status, *figures
 
 
-def _whole(path: Path, size: int) -> bool:
-    """Whether the index is of this version, whole, and about no more than there is."""
-    if not path.exists():
-        return True
-    try:
-        with closing(sqlite3.connect(path)) as index:
-            version = index.execute("PRAGMA user_version").fetchone()[0]
-            known = index.execute("SELECT bytes FROM progress").fetchone()[0]
-            whole = index.execute("PRAGMA quick_check").fetchone()[0] == "ok"
-    except sqlite3.DatabaseError:
-        return False
-    return bool(version == INDEX_VERSION and whole and known <= size)
+def _tail(source: IO[bytes], place: int) -> bytes:
+    """What a file has right before a place."""
+    begin = max(0, place - TAIL)
+    source.seek(begin)
+    return source.read(place - begin)

@@ -130,6 +130,27 @@ def test_a_line_that_this_version_knows_and_another_did_not_is_read(store: Store
     assert [one["id"] for one in store.runs()] == ["20260103-toy", "20260102-toy"]
 
 
+def test_lines_that_somebody_has_taken_out_are_noticed(store: Store) -> None:
+    runs = [run(result(noise(100.0, seed=day)), day=day) for day in (1, 2, 3, 4)]
+    for one in runs[:2]:
+        store.append(one)
+    store.lines.write_text("".join(f"{one.model_dump_json()}\n" for one in runs[1:]))
+    assert [one["id"] for one in store.runs()] == ["20260105-toy", "20260104-toy", "20260103-toy"]
+    with pytest.raises(DeepError, match="no run '20260102'"):
+        store.get("20260102")
+
+
+def test_a_run_whose_line_was_changed_is_told(store: Store) -> None:
+    store.append(run(day=1))
+    for day in (2, 3):
+        store.append(run(day=day, label="x" * kept.TAIL))
+    text = store.lines.read_text()
+    store.lines.write_text(text.replace('"seed":1', '"sead":1', 1))
+    with pytest.raises(DeepError, match=r"run 20260102-toy is damaged .*found: .*sead"):
+        store.get("20260102")
+    assert store.get("latest").id == "20260104-toy"
+
+
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_run_of_another_schema_is_refused_and_not_lost(store: Store, version: int) -> None:
     line = json.loads(run().model_dump_json()) | {"schema_version": version}
@@ -239,11 +260,9 @@ def test_what_is_no_baseline(store: Store) -> None:
     suspect = run(result(noise(1.0), status="suspect", reasons=("slow",)))
     with pytest.raises(DeepError, match="gemm-fp64 is suspect"):
         store.set_baseline(suspect)
-    with pytest.raises(
-        DeepError, match=r"nothing could be shown .*found: 4 processes; needed: 5 for 1 workload"
-    ) as told:
+    with pytest.raises(DeepError, match=r"too few processes .*found: 4 processes; needed: 5 for 1 workload") as told:
         store.set_baseline(run(result(noise(1.0, processes=4))))
-    assert told.value.next_step == "measure again: deep bench run --processes 5"
+    assert told.value.next_step == "measure the same again with --processes 5, or more"
     store.folder.mkdir()
     (store.folder / kept.BASELINES).write_text("{")
     with pytest.raises(DeepError, match="is damaged"):
