@@ -370,13 +370,16 @@ def test_an_interrupted_job_is_deleted_with_its_pod_and_a_left_one_can_be_found(
 def test_a_job_whose_submission_got_no_answer_is_deleted(clean: KubeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     submit = kubernetes.client.BatchV1Api.create_namespaced_job
 
+    made = []
+
     def unanswered(*words: Any, **more: Any) -> None:
-        submit(*words, **more)
+        made.append(submit(*words, **more))
         raise urllib3.exceptions.ReadTimeoutError(None, "/", "timed out")  # type: ignore[arg-type]
 
     monkeypatch.setattr(kubernetes.client.BatchV1Api, "create_namespaced_job", unanswered)
     with pytest.raises(DeepError, match="Kubernetes does not answer"):
         brought(clean, None)
+    assert len(made) == 1
     assert all("deletionTimestamp" in one["metadata"] for one in clean.get("jobs"))
 
 

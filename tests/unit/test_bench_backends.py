@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 
 from pipelines.benchmark import backends, engine, job
 from pipelines.benchmark.backends import Backend, End
-from pipelines.benchmark.model import Plan, Specification
+from pipelines.benchmark.model import Gpu, Plan, Specification
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
 from tests.unit.bench_toys import H200, SPECIFICATION, Clock, run
 
 RUN = run()
+SIMULATED = H200.model_copy(update={"simulated": True, "model": "NVIDIA Simulated T4"})
 
 
 class Toy(Backend):
@@ -118,14 +119,27 @@ def test_a_run_that_was_not_asked_for_is_no_figure(changes: dict[str, Any], said
     assert Toy.removed
 
 
-def test_other_workloads_and_simulated_gpus_are_no_figures() -> None:
+def says(**changes: Any) -> None:
+    """Have the job say a run with what is changed in it."""
+    Toy.said[-1] = json.dumps({"run": RUN.model_copy(update=changes).model_dump(mode="json")})
+
+
+def test_other_workloads_and_none_are_no_figures() -> None:
     with pytest.raises(DeepError, match=r"workloads \['gemm-fp64'\]; needed: \['memory-copy'\]"):
         backends.run(Toy(), SPECIFICATION.model_copy(update={"workloads": ("memory-copy",)}), clock=Toy.clock)
-    simulated = H200.model_copy(update={"simulated": True, "model": "NVIDIA Simulated T4"})
-    found = RUN.model_copy(update={"machine": RUN.machine.model_copy(update={"gpus": (simulated,)})})
-    Toy.said[-1] = json.dumps({"run": found.model_dump(mode="json")})
+    says(results=())
+    with pytest.raises(DeepError, match=r"workloads \[\]; needed: at least one"):
+        backends.run(Toy(), SPECIFICATION.model_copy(update={"workloads": ()}), clock=Toy.clock)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [((), r"GPUs \[\]; needed: a real one"), ((SIMULATED,), r"GPUs \['NVIDIA Simulated T4'\]; needed: a real one")],
+)
+def test_a_run_without_gpus_or_with_simulated_ones_is_none_of_a_gpu(gpus: tuple[Gpu, ...], said: str) -> None:
+    says(machine=RUN.machine.model_copy(update={"gpus": gpus}))
     on_gpu = SPECIFICATION.model_copy(update={"plan": SPECIFICATION.plan.model_copy(update={"device": "gpu"})})
-    with pytest.raises(DeepError, match=r"simulated GPUs .*NVIDIA Simulated T4"):
+    with pytest.raises(DeepError, match=said):
         backends.run(Toy(), on_gpu, clock=Toy.clock)
 
 

@@ -145,15 +145,26 @@ def test_a_short_silence_is_waited_out(address: str) -> None:
     assert brought(address, patience="60").results == RUN.results
 
 
-def test_a_module_that_is_gone_is_lost_and_its_cancellation_no_error(address: str) -> None:
+def test_a_module_that_is_gone_is_lost_and_may_go_on_measuring(address: str) -> None:
     one = backend(address)
     job = one.submit(SPECIFICATION)
     gone = backend("http://127.0.0.1:9")
     assert list(gone.lines(job))[-1:] in ([], [None])
     assert gone.end(job).fate == "lost"
-    gone.remove(job)
-    with pytest.raises(DeepError, match="the module does not answer"):
-        gone.submit(SPECIFICATION)
+    for ask in (lambda: gone.remove(job), lambda: gone.submit(SPECIFICATION)):
+        with pytest.raises(DeepError, match="the module does not answer"):
+            ask()
+
+
+def test_a_training_that_may_not_be_cancelled_may_be_left_behind(address: str) -> None:
+    Module.answers["DELETE"] = [(403, {})]
+    notes: list[str] = []
+    assert backends.run(backend(address), SPECIFICATION, notes.append).results == RUN.results
+    assert "may be left behind: " in notes[-1]
+    for status in (404, 500):
+        Module.answers["DELETE"] = [(status, {})]
+        backends.run(backend(address), SPECIFICATION, notes.append)
+        assert "left behind" not in notes[-1]
 
 
 def test_its_certificate_is_verified_and_a_token_is_sent_to_it_alone(tmp_path: Path) -> None:

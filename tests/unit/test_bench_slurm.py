@@ -47,7 +47,7 @@ class Cluster:
         self.cancelled: Said = ""
         self.calls: list[list[str]] = []
         self.script = ""
-        self.place, self.mode = Path(), 0
+        self.place, self.mode = folder, 0
 
     def run(self, words: list[str], **options: Any) -> Any:
         self.calls.append(words)

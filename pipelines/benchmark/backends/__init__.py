@@ -179,7 +179,11 @@ def _read(backend: Backend, job: str, found: Any, specification: Specification) 
     plan, names = specification.plan, [one.workload for one in run.results]
     pairs = [(name, getattr(plan, name), getattr(run, name)) for name in ("seed", "label", "repeats", "processes")]
     pairs += [("workloads", list(dict.fromkeys(specification.workloads)) or names, names)]
-    pairs += [("simulated GPUs", [], [one.model for one in run.machine.gpus if one.simulated and plan.device == "gpu"])]
+    if not names:
+        pairs.append(("workloads", "at least one", names))
+    if plan.device == "gpu":
+        gpus = [one.model for one in run.machine.gpus if not one.simulated]
+        pairs.append(("GPUs", gpus or "a real one", [one.model for one in run.machine.gpus]))
     for what, asked, brought in pairs:
         if asked != brought:
             raise DeepError(

@@ -104,9 +104,10 @@ class Deepaas(Backend):
 
     @override
     def remove(self, job: str) -> None:
-        # A module that does not answer cannot be asked for more.
-        with contextlib.suppress(DeepError):
-            self._ask("DELETE", job)
+        answer = self._ask("DELETE", job)
+        # Of a training that it has cancelled DEEPaaS 2.6 says that it has failed to.
+        if answer.is_client_error and answer.status_code != httpx.codes.NOT_FOUND:
+            raise self._refused(answer)
 
     def _now(self, job: str) -> dict[str, Any]:
         """What the module says of a training; ``gone`` where it knows of none, no status where it does not answer."""

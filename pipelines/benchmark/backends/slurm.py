@@ -89,7 +89,7 @@ class Record(NamedTuple):
 class Slurm(Backend):
     """``folder`` is an absolute path that the nodes of the cluster share with the host that submits.
 
-    Below it each job has a folder of its own: in one that others may write to, too, nobody can put files under the
+    Below it the job has a folder of its own: in one that others may write to, too, nobody can put files under the
     names that the job will write.
 
     ``partition``, ``account``, ``qos``, ``time``, ``gres``, ``cpus``, ``memory`` and ``constraint`` are sbatch's; what
@@ -136,8 +136,8 @@ class Slurm(Backend):
             return self._submitted(specification)
         except DeepError:
             with contextlib.suppress(DeepError):
-                self._tidy()
                 self._call("scancel", f"--name={self._name}")  # it may be there all the same
+            self._tidy()
             raise
 
     def _submitted(self, specification: Specification) -> str:
