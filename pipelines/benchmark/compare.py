@@ -108,7 +108,7 @@ def differences(before: Machine, after: Machine) -> list[str]:
         pairs[name] = getattr(before.cpu, name), getattr(after.cpu, name)
     for name in sorted({*before.libraries, *after.libraries}):
         pairs[name] = before.libraries.get(name), after.libraries.get(name)
-    for name in ("driver", "cuda", "mig", "ecc", "pcie"):
+    for name in ("driver", "cuda", "mig", "ecc", "pcie", "power_limit"):
         sides = ([getattr(gpu, name) for gpu in machine.gpus] for machine in (before, after))
         pairs[f"GPU {name}"] = next(sides), next(sides)
     return [f"{name} was {old or 'none'}, is {new or 'none'}" for name, (old, new) in pairs.items() if old != new]

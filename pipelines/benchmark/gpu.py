@@ -156,6 +156,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
     now = _looked(nvml, ask)
     processes = ask(nvml.nvmlDeviceGetComputeRunningProcesses)
     capability = ask(nvml.nvmlDeviceGetCudaComputeCapability)
+    milliwatts = ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
     return Gpu(
         index=index,
         model=model,
@@ -167,6 +168,8 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         cuda=_cuda(nvml),
         clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM),
         max_clock=ask(nvml.nvmlDeviceGetMaxClockInfo, nvml.NVML_CLOCK_SM),
+        memory_clock=ask(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM),
+        power_limit=milliwatts // 1000 if milliwatts else None,
         slowed=None if now.reasons is None else slowed(now.reasons),
         mig=bool(mig[0]) if mig else None,
         slices=tuple(_slices(nvml, ask)) if mig and mig[0] else (),

@@ -19,7 +19,7 @@ class Nvml:
 
     NVMLError = NVMLError
     NVMLError_LibraryNotFound = NVMLError_DriverNotLoaded = type("Missing", (NVMLError,), {})
-    NVML_CLOCK_SM = NVML_MEMORY_ERROR_TYPE_UNCORRECTED = NVML_VOLATILE_ECC = 0
+    NVML_CLOCK_SM = NVML_CLOCK_MEM = NVML_MEMORY_ERROR_TYPE_UNCORRECTED = NVML_VOLATILE_ECC = 0
 
     def __init__(self, *gpus: dict[str, Any]) -> None:
         self.gpus, self.open = gpus, 0

@@ -43,6 +43,13 @@ def test_why_a_clock_is_down_is_asked_by_both_names_and_may_be_unknown(
     assert (found.slowed, problem) == (slowed, None)
 
 
+def test_what_holds_a_gpu_back_is_part_of_its_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml(monkeypatch, {"EnforcedPowerLimit": 699_900, "ClockInfo": 1980}, {})
+    (limited, silent), _ = gpu.gpus()
+    assert (limited.power_limit, limited.clock, limited.memory_clock) == (699, 1980, 1980)
+    assert (silent.power_limit, silent.memory_clock) == (None, None)
+
+
 def test_slices_are_known_by_their_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
     slices = {"slices": ["MIG-1", "MIG-2"], "MaxMigDeviceCount": 2}
     nvml(monkeypatch, slices | {"MigMode": (1, 1)}, slices | {"MigMode": (0, 0)})

@@ -128,7 +128,7 @@ def test_no_label_lies_on_another_or_on_a_dot() -> None:
     labels = [one["label"] for one in drawn["lines"] + drawn["marks"] if one["label"]]
     boxes = [axes.box(one.text, Spot(*one[1:])) for one in labels]
     points = axes.dots((one["x"], one["y"]) for one in drawn["marks"])
-    assert len(boxes) == 12
+    assert len(boxes) == 13
     assert all(plots.PLOT.holds(one) for one in boxes)
     assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].meets(pair[1])]
     assert not [one for one in boxes if any(one.meets(point) for point in points)]

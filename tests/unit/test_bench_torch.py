@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from typing import Any, override
 import numpy as np
 import pytest
 
-from pipelines.benchmark import backends, cpu, engine, limits, machine, pytorch, worker, workload
+from pipelines.benchmark import backends, cpu, engine, limits, machine, products, pytorch, worker, workload
 from pipelines.benchmark.model import UNITS, Device, Gpu, Plan, Run, Specification
-from pipelines.benchmark.pytorch import arrays, networks
+from pipelines.benchmark.pytorch import arrays, collective, networks
 from pipelines.benchmark.workload import Resources
 from testbed.cli import bench as cli
 from testbed.errors import DeepError
@@ -77,6 +78,19 @@ def test_figures_that_no_h200_has(name: str, value: float) -> None:
     known = limits.quantity(name, "gpu", shown, 1)
     assert known is not None
     assert limits.judged(value, known.unit, known, shown, "gpu")[0] == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"),
+    [
+        ("NVIDIA H100 80GB HBM3", 3350), ("NVIDIA A100-SXM4-80GB", 2039), ("NVIDIA A100 80GB PCIe", 1935),
+        ("A100-PCIE-40GB", 1555), ("Tesla V100-SXM2-16GB", 900), ("Tesla T4", 320), ("NVIDIA Simulated T4", None),
+    ],
+)  # fmt: skip
+def test_gpus_are_known_by_their_names(model: str, memory: int | None) -> None:
+    shown = MACHINE.model_copy(update={"gpus": (H200.model_copy(update={"model": model}),)})
+    known = limits.quantity("memory-copy", "gpu", shown, 1)
+    assert (known and known.limit) == memory
 
 
 def test_processors_have_the_same_ceiling_whoever_multiplies() -> None:
@@ -202,7 +216,7 @@ def test_single_precision_is_allowed_five_times_what_it_needs(monkeypatch: pytes
         return total
 
     monkeypatch.setitem(sys.modules, "torch", toy.torch(one_by_one))
-    monkeypatch.setattr(arrays, "DEVIATIONS", arrays.DEVIATIONS / 5)
+    monkeypatch.setattr(products, "DEVIATIONS", products.DEVIATIONS / 5)
     one = arrays.HostGemm32(256)
     one.setup(Resources(1))
     one.run()
@@ -344,13 +358,19 @@ def test_a_gpu_that_is_not_known_is_not_measured(
         pytorch.used_gpus(MACHINE.model_copy(update={"gpus": tuple(gpus)}), 1)
 
 
+def test_fewer_gpus_than_were_asked_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    fake(monkeypatch, cuda=cuda(("aa-2", "NVIDIA H200")))
+    with pytest.raises(DeepError, match=r"CUDA shows 1 GPU .found: CUDA_VISIBLE_DEVICES=2; needed: 2 GPUs"):
+        pytorch.used_gpus(MACHINE.model_copy(update={"gpus": tuple(TWINS)}), 2)
+
+
 @pytest.mark.parametrize(
     ("gpus", "shown", "count", "used"),
     [
         (TWINS, ["aa-1"], 1, ["GPU-AA-1"]),
         (TWINS, ["aa-2", "aa-0"], 2, ["GPU-AA-2", "GPU-AA-0"]),
         (TWINS, ["aa-2", "aa-0"], 1, ["GPU-AA-2"]),
-        (TWINS, ["aa-2"], 2, ["GPU-AA-2"]),
         ([SLICED], ["bb-2"], 1, ["GPU-AA-0"]),
         ([SLICED], ["aa-0"], 1, ["GPU-AA-0"]),
     ],
@@ -361,6 +381,26 @@ def test_the_gpus_that_cuda_uses_are_found_among_those_of_the_machine(
     fake(monkeypatch, cuda=cuda(*((uuid, "NVIDIA H200") for uuid in shown)))
     found = pytorch.used_gpus(MACHINE.model_copy(update={"gpus": tuple(gpus)}), count)
     assert found == tuple((uuid, "NVIDIA H200") for uuid in used)
+
+
+@pytest.mark.parametrize(("said", "told"), [("OutOfMemoryError: CUDA out of memory", "CUDA out of memory"), (0, "")])
+def test_what_another_process_has_failed_of_is_told_and_not_that_it_did_not_come(
+    monkeypatch: pytest.MonkeyPatch, said: str | int, told: str
+) -> None:
+    def started(_: collective.Rank) -> tuple[None, Any]:
+        here, there = multiprocessing.Pipe()
+        there.send(said)
+        return None, here
+
+    def alone(_: collective.Rank) -> None:
+        raise TimeoutError("alone")
+
+    monkeypatch.setattr(collective, "_started", started)
+    monkeypatch.setattr(collective, "Member", alone)
+    one = collective.AllReduce(1 << 12, 1)
+    one.resources = Resources(2)
+    with pytest.raises(DeepError if told else TimeoutError, match=told or "alone"):
+        one.prepare()
 
 
 OUTCOME = {"parameters": {}, "work": 1.0, "traffic": None, "samples": [1.0] * 5, "dropped": 0}

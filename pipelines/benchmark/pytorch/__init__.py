@@ -10,7 +10,7 @@ from typing import ClassVar, override
 
 from pipelines.benchmark import machine
 from pipelines.benchmark.cpu import require_memory
-from pipelines.benchmark.model import Device, Machine
+from pipelines.benchmark.model import Device, Machine, counted
 from pipelines.benchmark.workload import Resources, Workload
 from testbed.errors import DeepError
 from testbed.files import human
@@ -170,7 +170,14 @@ def used_gpus(machine: Machine, count: int) -> tuple[tuple[str, str], ...]:
             next_step="python3 -m torch.utils.collect_env says what it finds",
         )  # fmt: skip
     whole = {_bare(uuid): one.uuid for one in machine.gpus for uuid in (one.uuid, *one.slices)}
-    shown = [torch.cuda.get_device_properties(at) for at in range(min(count, torch.cuda.device_count()))]
+    there = torch.cuda.device_count()
+    if there < count:
+        raise DeepError(
+            f"CUDA shows {counted(there, 'GPU')}", host=machine.host,
+            found=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}", needed=counted(count, "GPU"),
+            next_step=f"--gpus {there}, or let CUDA see more of them",
+        )  # fmt: skip
+    shown = [torch.cuda.get_device_properties(at) for at in range(count)]
     unknown = next((one for one in shown if _bare(str(one.uuid)) not in whole), None)
     if unknown is not None:
         raise DeepError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, override
 
-from pipelines.benchmark import machine
+from pipelines.benchmark import machine, products
 from pipelines.benchmark.cpu import array_size, require_memory
 from pipelines.benchmark.model import Device, Parameters
 from pipelines.benchmark.pytorch import SEED, Torch, by_device
@@ -15,10 +15,6 @@ GPU_ARRAY = 1 << 30
 # Bytes of a transfer on a GPU: 5 ms of PCIe 5.0 x16.
 GPU_TRANSFER = 256 << 20
 DOUBLE = 8
-# Columns that a random vector of the check adds up: few, so that one wrong element stands out.
-COLUMNS = 64
-# Of random signs, a sum of errors exceeds this many times the root of their squares once in 10^13 rows (Hoeffding).
-DEVIATIONS = 8
 
 
 class Gemm(Torch):
@@ -83,40 +79,14 @@ class Gemm(Torch):
         self.product.zero_()
 
     def check(self) -> str | None:
-        """Freivalds' check (1977), for each few columns with random signs, within the rounding of the type.
-
-        An element of a product of random matrices is about as large as the norms of its row and column by the root of
-        n. It is rounded once, and its n additions round numbers that grow to it: of random data their errors add up to
-        the root of n roundings of the element (a BLAS in single precision stays below a fifth of what is allowed here,
-        16 to 2048 rows; factors of 10 bits exceed it fifty times). Where the factors are rounded that adds up as they
-        do. Errors of the columns that are added up with random signs grow as the root of their number.
-        """
+        """Freivalds' check, within the rounding of the type."""
         import torch
 
-        columns = min(COLUMNS, self.size)
-        generator = torch.Generator().manual_seed(SEED + 1)
-        signs = (torch.randint(0, 2, (self.size,), generator=generator) * 2 - 1).to(self.device, torch.float64)
-        left, right, product = (one.to(torch.float64) for one in (self.left, self.right, self.product))
-
-        def added(matrix: Any) -> Any:
-            return (matrix * signs).unflatten(1, (-1, columns)).sum(-1)
-
-        error = (added(product) - left @ added(right)).abs()
-        norms = right.square().unflatten(1, (-1, columns)).sum((0, 2)).sqrt()
-        share = DEVIATIONS * self._rounded() / self.size**0.5
-        allowed = share * left.norm(dim=1)[:, None] * norms[None, :]
-        if not bool((error <= allowed).all()):
-            return (
-                f"the product is wrong: off by {float(error.max()):.3g}, rounding explains {float(allowed.max()):.3g}"
-            )
-        return None
-
-    def _rounded(self) -> float:
-        """How far an element may be off, relative to its usual size."""
-        import torch
-
+        added = torch.as_tensor(products.signs(self.size, SEED + 1), device=self.device)
         last, each = (torch.finfo(getattr(torch, name)).eps / 2 for name in (self.result, self.accumulated))
-        return float(last + self.size**0.5 * each + 4 * self.rounding)
+        off = products.rounded(self.size, last, each, self.rounding)
+        left, right, product = (one.to(torch.float64) for one in (self.left, self.right, self.product))
+        return products.wrong(left, right, product, added, off)
 
     def teardown(self) -> None:
         """Drop the matrices."""
@@ -129,14 +99,15 @@ class Gemm64(Gemm):
     name = "gemm-fp64"
     dtype = result = accumulated = "float64"
     sizes: ClassVar[dict[Device, int]] = {"gpu": 4096, "cpu": 1024}
-    often: ClassVar[dict[Device, int]] = {"gpu": 4, "cpu": 1}
+    often: ClassVar[dict[Device, int]] = {"gpu": 1, "cpu": 1}
 
 
 class Gemm32(Gemm):
-    """In single precision, without TF32."""
+    """In single precision, without TF32: one takes long enough."""
 
     name = "gemm-fp32"
     dtype = result = "float32"
+    often: ClassVar[dict[Device, int]] = {"gpu": 1, "cpu": 1}
 
 
 class GemmTf32(Gemm):
@@ -228,7 +199,7 @@ class Memory(Torch):
 
         size = self.asked[0] or (GPU_ARRAY if self.resources.device == "gpu" else array_size(machine.caches()))
         self.launches = by_device(self.asked[1], self.often, self.resources.device)
-        self.require(size * (self.arrays + 1))  # the check makes another one
+        self.require(size * (self.arrays + 2))  # the check makes another one, and says of each element what it is
         self.length = size // DOUBLE
         self.work = float(DOUBLE * self.length * self.arrays * self.launches)
         self.data = [torch.zeros(self.length, dtype=torch.float64, device=self.device)]
@@ -287,7 +258,7 @@ class Triad(Memory):
         torch.add(self.data[1], self.data[2], alpha=self.scalar, out=self.data[0])
 
     def _expected(self) -> Any:
-        return self.data[1] + self.scalar * self.data[2]
+        return (self.scalar * self.data[2]).add_(self.data[1])
 
 
 class HostCopy(Copy):

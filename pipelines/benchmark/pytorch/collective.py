@@ -99,7 +99,11 @@ class AllReduce(Torch):
             for at in range(self.processes)
         ]
         self.others = [_started(rank) for rank in ranks[1:]]
-        self.member = Member(ranks[0])
+        try:
+            self.member = Member(ranks[0])
+        except Exception:
+            self._complaint()
+            raise
         self._answers()
 
     def run(self) -> None:
@@ -127,9 +131,16 @@ class AllReduce(Torch):
                 process.join(PATIENCE)
                 raise _lost(f"process {process.pid} ended with {process.exitcode}") from None
             if isinstance(said, str):
-                raise _lost(said)
+                raise _failed(said)
             found.append(int(said))
         return found
+
+    def _complaint(self) -> None:
+        """Raise what one of the others has failed of, for which this process has only waited in vain."""
+        for _, line in self.others:
+            with contextlib.suppress(EOFError):
+                if line.poll() and isinstance(said := line.recv(), str):
+                    raise _failed(said)
 
     def teardown(self) -> None:
         """End the other processes."""
@@ -219,6 +230,10 @@ def _started(rank: Rank) -> tuple[BaseProcess, Connection]:
     process.start()
     there.close()
     return process, here
+
+
+def _failed(said: str) -> DeepError:
+    return DeepError("one of the processes has failed", host=machine_name(), found=said, needed="an answer of each")
 
 
 def _lost(why: str) -> DeepError:
