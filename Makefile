@@ -95,7 +95,7 @@ lock: ## Pin the newest allowed versions of all requirements, with hashes
 
 .PHONY: bench
 bench: install ## Measure the figures of docs/performance.md, empty caches included (long)
-	@for part in testbed paas modules sqa release benchmark_power benchmark_quick; do $(BIN)/python -m benchmarks.$$part --write || exit 1; done
+	@for part in testbed paas modules sqa release benchmark_power benchmark_quick benchmark_ways; do $(BIN)/python -m benchmarks.$$part --write || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the Python environment and every report; testbeds and caches stay

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.sqa import Memory
 from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table
 from testbed import engine
-from testbed.artifacts import api
+from tests.artifacts.module_containers import benchmarks
 
 PART = "quick"
 # Seconds until there is a verdict, on two cores.
@@ -44,18 +44,9 @@ def deep(*words: str, store: Path) -> Any:
     return json.loads(command(BIN / "deep", "bench", *words, f"--store={store}", "--json").splitlines()[-1])
 
 
-def image() -> str:
-    """The image of the artefact store, known to the engine."""
-    api.ensure(["benchmark"])
-    version = api.version("benchmark")
-    with (api.mirror_dir() / "benchmark" / version / "benchmark.tar").open("rb") as archive:
-        engine.client().images.load(archive)
-    return f"deephdc/benchmark:{version}"
-
-
-def measure(store: Path) -> Found:
+def measure(store: Path, image: str) -> Found:
     """Measure everything, on a machine that has nothing else to do."""
-    ways = {BARE: [], CONTAINER: ["--on=docker", f"--option=image={image()}"], AGAIN: []}
+    ways = {BARE: [], CONTAINER: ["--on=docker", f"--option=image={image}"], AGAIN: []}
     runs: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     with Memory() as memory:
@@ -104,6 +95,7 @@ def render(found: Found, minutes: float) -> str:
             ("change against the bare machine", AGAIN, f"in the {CONTAINER}"),
             [(name, change(one), change(outcomes[CONTAINER][name])) for name, one in outcomes[AGAIN].items()],
         ),
+        "",
         f"What else differs in the container: {'; '.join(differences) or 'nothing'}.",
     ])  # fmt: skip
 
@@ -115,8 +107,8 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     try:
-        with engine.in_use(), tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder))
+        with engine.in_use(), tempfile.TemporaryDirectory() as folder, benchmarks("measured") as image:
+            found = measure(Path(folder), image)
     finally:
         engine.stop_if_ours()
     print(json.dumps({"part": PART, **asdict(found)}), flush=True)

@@ -39,15 +39,17 @@ def benchmarks(tag: str) -> Iterator[str]:
     """The image of benchmarks under a name of the caller's own, since others may use it at the same time."""
     api.ensure(["benchmark"])
     version, images = api.version("benchmark"), engine.client().images
+    given = f"{BENCHMARKS}:{version}"
+    names = [f"{BENCHMARKS}:{tag}", *[given] * all(given not in one.tags for one in images.list(BENCHMARKS))]
     with (api.mirror_dir() / "benchmark" / version / "benchmark.tar").open("rb") as archive:
         (loaded,) = images.load(archive)
     loaded.tag(BENCHMARKS, tag)
     try:
-        yield f"{BENCHMARKS}:{tag}"
+        yield names[0]
     finally:
-        for name in (tag, version):
+        for name in names:
             with suppress(ImageNotFound):
-                images.remove(f"{BENCHMARKS}:{name}", force=True)
+                images.remove(name, force=True)
 
 
 @contextmanager

@@ -1,65 +1,22 @@
-"""Slurm as its users have it: slurmctld and slurmd of Debian on a node, reached over ssh, without accounting."""
+"""Slurm as a back end, on a cluster as its users have it."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipelines.benchmark import backends
 from pipelines.benchmark.backends import slurm
-from pipelines.benchmark.model import Plan, Run, Specification
+from pipelines.benchmark.model import Plan
 from testbed.errors import DeepError
-from tests.nodes import one_node
-from tests.nodes.one_node import ROOT, Node
+from tests.nodes.slurm_cluster import SPECIFICATION, Cluster, raised
 
 pytestmark = pytest.mark.live
 
-PACKAGES = "slurmctld slurmd slurm-client munge python3-numpy python3-pydantic python3-scipy python3-yaml proot"
-# Of what the job imports, and where on the node.
-CODE = ("pipelines/__init__.py", "pipelines/benchmark", "sqa", "testbed/__init__.py", *(
-    f"testbed/{name}.py" for name in ("errors", "files", "host")
-))  # fmt: skip
-CONFIGURATION = """\
-ClusterName=deep
-SlurmctldHost=node1
-SlurmUser=slurm
-StateSaveLocation=/var/lib/slurm/slurmctld
-SlurmdSpoolDir=/var/lib/slurm/slurmd
-# Control groups would be those of this machine, whose version is not known.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SlurmdTimeout=5
-MessageTimeout=5
-ReturnToService=2
-NodeName=node1 CPUs=2 RealMemory=2000 State=UNKNOWN
-PartitionName=batch Nodes=node1 Default=YES MaxTime=20
-PartitionName=short Nodes=node1 MaxTime=1
-"""
-SETUP = f"""
-apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends {PACKAGES}
-useradd --create-home --shell /bin/bash --password '*' deep
-install -d -o deep ~deep/.ssh
-install -o deep /root/.ssh/authorized_keys ~deep/.ssh
-install -d -m 1777 /shared
-tar -xf /root/code.tar --no-same-owner -C /opt
-echo /opt > /usr/lib/python3/dist-packages/deep.pth
-cat > /etc/slurm/slurm.conf <<'END'
-{CONFIGURATION}END
-systemctl start munge slurmctld slurmd
-"""
-READY = "for i in $(seq 100); do [ $(sinfo -ho %t -p batch) != idle ] || exit 0; sleep 0.2; done; sinfo; exit 1"
 # Its tools cannot be had from a registry; it does not ask for them where it finds their version. Debian's proot cannot
 # feign another kernel on a new one.
 UDOCKER = "udocker==1.3.17 --hash=sha256:fd6589de0f3af7c1cd6a29554f2c00f2ef1fbd91da184ca30f8cea1eb42bcd2b\n"
@@ -86,52 +43,13 @@ tar -cf /srv/image.tar -C / bin lib lib64 usr/bin/python3 usr/bin/python3.13 usr
 su deep -c 'mkdir -p ~/.udocker/lib; echo 1.2.11 > ~/.udocker/lib/VERSION; udocker import /srv/image.tar node/python:1'
 """
 # Long enough for whatever is done to it.
-SPECIFICATION = Specification(
-    workloads=("gemm-fp64",), plan=Plan(processes=1, repeats=20, parameters={"gemm-fp64": {"size": 256}})
-)
 ENDLESS = SPECIFICATION.model_copy(update={"plan": Plan(repeats=10**9, limit=600)})
-
-
-class Cluster:
-    """The node, and what its back end needs."""
-
-    def __init__(self, node: Node, folder: Path) -> None:
-        self.node = node
-        config = folder / "ssh.conf"
-        known = f"IdentityFile {node.ssh}/id_ed25519\nUserKnownHostsFile {node.ssh}/known_hosts\n"
-        config.write_text(known, encoding="utf-8")
-        self.options = {
-            "folder": "/shared", "login": f"deep@{node.address}", "ssh_config": str(config), "interval": "0.5",
-            "timeout": "300",
-        }  # fmt: skip
-
-    def bring(self, options: dict[str, str], what: Specification = SPECIFICATION, done: str = "true") -> Run:
-        """The run of a job; ``done`` is done on the node when the job has said its first word."""
-        submitted: list[str] = []
-
-        def noted(text: str) -> None:
-            if text.startswith("slurm: submitted"):
-                submitted.append(text.split()[-1])
-            else:
-                self.node.run(done.format(job=submitted[0]))
-
-        return backends.run(backends.load("slurm", self.options | options), what, noted)
-
-    def ready(self) -> None:
-        self.node.run(READY)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    with tarfile.open(folder / "code.tar", "w") as code:
-        for name in CODE:
-            code.add(ROOT / name, name, filter=lambda one: None if "__pycache__" in one.name else one)
-    with one_node.raised("live-slurm", "debian13") as node:
-        node.put(folder / "code.tar", "/root/code.tar")
-        node.run(SETUP)
-        node.run(READY)
-        yield Cluster(node, folder)
+    with raised("live-slurm", tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks import benchmark_power as power
 from benchmarks import benchmark_quick as quick
+from benchmarks import benchmark_ways as ways
 from benchmarks import planted, testbed
+from pipelines.benchmark.model import Submission
 from pipelines.benchmark.workload import Resources
 from tests.unit.bench_toys import noise, result
 
@@ -45,6 +47,13 @@ def test_the_page_says_what_was_reached() -> None:
     assert "in 20 minutes" in lines[0]
     assert "at most 4.5 % are false alarms" in lines[1]
     assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), power.PART, "new")
+
+
+def test_the_page_says_what_the_way_costs() -> None:
+    found = [Submission(backend="slurm", job="1", waited=1.0, overhead=over) for over in (2.0, 6.0, 3.04)]
+    lines = ways.render({"a job": found}, minutes=2).splitlines()
+    assert lines[-1] == "| a job | 1.0 (1.0, 1.0, 1.0) | 3.0 (2.0, 6.0, 3.0) |"
+    assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), ways.PART, "new")
 
 
 def test_the_page_says_what_a_container_costs() -> None:

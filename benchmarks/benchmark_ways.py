@@ -1,0 +1,110 @@
+"""Measure what the way to a machine costs by each back end of ``deep bench``: what docs/performance.md says of it.
+
+One small workload in one process, again and again: in a container of Docker, in a Job of a testbed's cluster, and in a
+job of Slurm on a node, over ssh. All of them are on this machine, so that no network is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, record, table
+from pipelines.benchmark import backends
+from pipelines.benchmark.model import Submission
+from testbed import engine
+from testbed.artifacts import api
+from testbed.login import Place
+from testbed.modules import image as image_of
+from tests.artifacts.module_containers import BENCHMARKS, benchmarks
+from tests.nodes import slurm_cluster
+
+PART = "ways"
+ROUNDS = 5
+TESTBED = "bench-ways"
+INTERVAL = "5"  # seconds between two looks at a job of Slurm, as without an option
+Ways = dict[str, list[Submission]]
+
+
+def went(name: str, options: dict[str, str]) -> list[Submission]:
+    """How several runs have come."""
+    found = []
+    for _ in range(ROUNDS):
+        done = backends.run(backends.load(name, options), slurm_cluster.SPECIFICATION)
+        if done.submission is None or not done.ok:
+            raise SystemExit(f"{name}: there is no figure: {[one.reasons for one in done.results]}")
+        found.append(done.submission)
+    return found
+
+
+def docker() -> list[Submission]:
+    """In a container without limits."""
+    with engine.in_use(), benchmarks("measured") as image:
+        return went("docker", {"image": image})
+
+
+def kubernetes() -> list[Submission]:
+    """In Jobs that a member of an organisation makes, on a testbed of its own; the first pulls the image."""
+    api.ensure(["benchmark"])
+    name = f"--name={TESTBED}"
+    command(BIN / "deep", "testbed", "up", name, "--until=deploy", '--set=registry_more_images=["benchmark"]')
+    try:
+        command(BIN / "deep", "login", "local", name, "--as=member")
+        image = image_of(Place("local", TESTBED), BENCHMARKS)
+        place = {"site": "local", "testbed": TESTBED, "namespace": "imaging", "cpus": "1", "memory": "1Gi"}
+        return went("kubernetes", {**place, "image": image})
+    finally:
+        command(BIN / "deep", "testbed", "down", name)
+
+
+def slurm() -> list[Submission]:
+    """In jobs of Slurm, whose commands are run over ssh."""
+    with tempfile.TemporaryDirectory() as folder, slurm_cluster.raised(TESTBED, Path(folder)) as cluster:
+        return went("slurm", cluster.options | {"interval": INTERVAL})
+
+
+WAYS: dict[str, Callable[[], list[Submission]]] = {
+    "a container of Docker": docker, "a Job of Kubernetes": kubernetes, "a job of Slurm, over ssh": slurm,
+}  # fmt: skip
+
+
+def seconds(values: list[float]) -> str:
+    """The median, and all."""
+    return f"{statistics.median(values):.1f} ({', '.join(f'{one:.1f}' for one in values)})"
+
+
+def render(ways: Ways, minutes: float) -> str:
+    """What was measured, for docs/performance.md."""
+    rows = [
+        (name, seconds([one.waited for one in found]), seconds([one.overhead for one in found]))
+        for name, found in ways.items()
+    ]
+    head = ("in", "until its first word, seconds (median, all)", "all that is not the run, seconds (median, all)")
+    said = f"Measured on {datetime.now(UTC).date().isoformat()} in {minutes:.0f} minutes: {machine()}."
+    return "\n".join([said, *table(head, rows)])
+
+
+def main() -> None:
+    """Measure, and write it into the page when told to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
+    options = parser.parse_args()
+    began = time.monotonic()
+    try:
+        found = {name: way() for name, way in WAYS.items()}
+    finally:
+        engine.stop_if_ours()
+    ways = {name: [one.model_dump() for one in submissions] for name, submissions in found.items()}
+    print(json.dumps({"part": PART, "ways": ways}), flush=True)
+    if options.write:
+        record(PART, render(found, (time.monotonic() - began) / 60))
+
+
+if __name__ == "__main__":
+    main()
