@@ -1,7 +1,7 @@
 """Measure what the way to a machine costs by each back end of ``deep bench``: what docs/performance.md says of it.
 
-One small workload in one process, again and again: in a container of Docker, in a Job of a testbed's cluster, and in a
-job of Slurm on a node, over ssh. All of them are on this machine, so that no network is part of it.
+One small workload in one process, again and again: in a container of Docker, as a training of DEEPaaS, in a Job of a
+testbed's cluster, and in a job of Slurm on a node, over ssh. All are on this machine: no network is part of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from testbed import engine
 from testbed.artifacts import api
 from testbed.login import Place
 from testbed.modules import image as image_of
-from tests.artifacts.module_containers import BENCHMARKS, benchmarks
+from testbed.modules import module
+from tests.artifacts.module_containers import BENCHMARKS, benchmarks, running
 from tests.nodes import slurm_cluster
 
 PART = "ways"
 ROUNDS = 5
 TESTBED = "bench-ways"
+MEASURED = "measured"  # the tag of the image
 INTERVAL = "5"  # seconds between two looks at a job of Slurm, as without an option
 Ways = dict[str, list[Submission]]
 
@@ -45,8 +47,14 @@ def went(name: str, options: dict[str, str]) -> list[Submission]:
 
 def docker() -> list[Submission]:
     """In a container without limits."""
-    with engine.in_use(), benchmarks("measured") as image:
+    with engine.in_use(), benchmarks(MEASURED) as image:
         return went("docker", {"image": image})
+
+
+def deepaas() -> list[Submission]:
+    """As a training of the module, whose container is there already."""
+    with engine.in_use() as client, benchmarks(MEASURED), running(client, module("benchmark"), MEASURED) as (_, http):
+        return went("deepaas", {"url": str(http.base_url)})
 
 
 def kubernetes() -> list[Submission]:
@@ -70,7 +78,8 @@ def slurm() -> list[Submission]:
 
 
 WAYS: dict[str, Callable[[], list[Submission]]] = {
-    "a container of Docker": docker, "a Job of Kubernetes": kubernetes, "a job of Slurm, over ssh": slurm,
+    "a container of Docker": docker, "a training of DEEPaaS": deepaas, "a Job of Kubernetes": kubernetes,
+    "a job of Slurm, over ssh": slurm,
 }  # fmt: skip
 
 
