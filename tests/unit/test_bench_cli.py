@@ -97,6 +97,8 @@ def test_run_refuses_before_it_measures(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine, "run", lambda *_: pytest.fail("it measured"))
     with pytest.raises(DeepError, match="no such workload"):
         call("run", "gemm-fp65")
+    with pytest.raises(DeepError, match=r"how many GPUs .*found: --device cpu"):
+        call("run", "--gpus", "2")
     for option in (
         ("--repeats", "0"),
         ("--processes", "0"),
