@@ -7,18 +7,16 @@ delay within each call, of which the comparison knows nothing.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from benchmarks.planted import MILLISECOND, Spin, spin
-from benchmarks.testbed import PAGE, ROOT, machine, reached, record, table
+from benchmarks.testbed import conclude, machine, parser, reached, table
 from pipelines.benchmark import compare, engine, method
 from pipelines.benchmark.model import Parameters, Plan, Result
 from pipelines.benchmark.workload import Resources
@@ -123,18 +121,17 @@ def render(found: Found, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    parser.add_argument(
+    asked = parser(__doc__)
+    asked.add_argument(
         "--comparisons", type=int, default=COMPARISONS, help="without a change; a quarter as many with each"
     )
-    parser.add_argument("--processes", type=int, default=8, help="for each result")
-    options = parser.parse_args()
-    began = time.monotonic()
-    found = Found(power(options.comparisons, options.processes), overhead())
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write:
-        record(PART, render(found, (time.monotonic() - began) / 60))
+    asked.add_argument("--processes", type=int, default=8, help="for each result")
+    options = asked.parse_args()
+
+    def measure() -> Found:
+        return Found(power(options.comparisons, options.processes), overhead())
+
+    conclude(PART, measure, render, write=options.write)
 
 
 if __name__ == "__main__":

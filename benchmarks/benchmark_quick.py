@@ -6,17 +6,16 @@ what such a comparison finds where nothing differs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.sqa import Memory
-from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table
+from benchmarks.testbed import BIN, command, conclude, machine, parser, reached, table
 from testbed import engine
 from tests.artifacts.module_containers import benchmarks
 
@@ -44,8 +43,17 @@ def deep(*words: str, store: Path) -> Any:
     return json.loads(command(BIN / "deep", "bench", *words, f"--store={store}", "--json").splitlines()[-1])
 
 
-def measure(store: Path, image: str) -> Found:
+def measure() -> Found:
     """Measure everything, on a machine that has nothing else to do."""
+    try:
+        with engine.in_use(), tempfile.TemporaryDirectory() as folder, benchmarks("measured") as image:
+            return ran(Path(folder), image)
+    finally:
+        engine.stop_if_ours()
+
+
+def ran(store: Path, image: str) -> Found:
+    """What the runs in a store have cost, and how they compare."""
     ways = {BARE: [], CONTAINER: ["--on=docker", f"--option=image={image}"], AGAIN: []}
     runs: dict[str, Any] = {}
     seconds: dict[str, float] = {}
@@ -102,18 +110,7 @@ def render(found: Found, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    options = parser.parse_args()
-    began = time.monotonic()
-    try:
-        with engine.in_use(), tempfile.TemporaryDirectory() as folder, benchmarks("measured") as image:
-            found = measure(Path(folder), image)
-    finally:
-        engine.stop_if_ours()
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write:
-        record(PART, render(found, (time.monotonic() - began) / 60))
+    conclude(PART, measure, render, write=parser(__doc__).parse_args().write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from benchmarks.identity import Load, Prepare, Request, in_turns
-from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table, timed
+from benchmarks.testbed import BIN, ROOT, command, conclude, machine, parser, reached, table, timed
 from testbed import engine, modules, sites, testbed
 from testbed.at_address import AtAddress
 from testbed.login import SITE_CA, Place
@@ -225,21 +225,20 @@ def render(found: Found, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--testbed", metavar="NAME", help="one that is up")
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--ask", metavar="JSON", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("--testbed", metavar="NAME", help="one that is up")
+    told.add_argument("--ask", metavar="JSON", help=argparse.SUPPRESS)
+    options = told.parse_args()
     if options.ask:
         loads = asked(Place(sites.TESTBED_SITE, options.testbed), json.loads(options.ask))
         print(json.dumps({way: asdict(load) for way, load in loads.items()}))
         return
-    begin = time.monotonic()
-    with place(options.testbed) as at, one_node(at):
-        found = Found(*deployments(at), predictions(at))
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write:
-        record(PART, render(found, (time.monotonic() - begin) / 60))
+
+    def measure() -> Found:
+        with place(options.testbed) as at, one_node(at):
+            return Found(*deployments(at), predictions(at))
+
+    conclude(PART, measure, render, write=options.write)
 
 
 if __name__ == "__main__":

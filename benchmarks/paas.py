@@ -6,7 +6,6 @@ else.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -19,14 +18,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks.testbed import PAGE, ROOT, machine, record, table
+from benchmarks.testbed import ROOT, conclude, machine, parser, table
 from tests.services.signing_issuer import SigningIssuer
 from tests.unit.login_issuer import Authority, serving
 
@@ -184,14 +183,7 @@ def render(found: Orders, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    options = parser.parse_args()
-    begin = time.monotonic()
-    found = measure()
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write:
-        record(PART, render(found, (time.monotonic() - begin) / 60))
+    conclude(PART, measure, render, write=parser(__doc__).parse_args().write)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,18 @@ they check.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from benchmarks.sqa import Memory
-from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table, timed
+from benchmarks.testbed import BIN, ROOT, command, conclude, machine, parser, reached, table, timed
 from pipelines.release.state import Stage
 from tests.unit.release_toys import Workshop, workshop
 
@@ -121,19 +119,17 @@ def render(found: Found, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--artefacts", type=int, default=ARTEFACTS, help="packages of the candidate that is promoted")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="promotions and rollbacks")
-    parser.add_argument(
+    asked = parser(__doc__)
+    asked.add_argument("--artefacts", type=int, default=ARTEFACTS, help="packages of the candidate that is promoted")
+    asked.add_argument("--rounds", type=int, default=ROUNDS, help="promotions and rollbacks")
+    asked.add_argument(
         "--steps-only", action="store_true", help="build no candidate of this repository; writes nothing"
     )
-    options = parser.parse_args()
-    began = time.monotonic()
-    found = measure(options.artefacts, options.rounds, built=not options.steps_only)
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write and not options.steps_only:
-        record(PART, render(found, (time.monotonic() - began) / 60))
+    options = asked.parse_args()
+    built = not options.steps_only
+    conclude(
+        PART, partial(measure, options.artefacts, options.rounds, built=built), render, write=options.write and built
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ other, the gate again, the gate after one file has changed, and the same tools b
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,14 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
 from benchmarks.memory import MIB
-from benchmarks.testbed import BIN, PAGE, ROOT, command, machine, reached, record, table
+from benchmarks.testbed import BIN, ROOT, command, conclude, machine, parser, reached, table
 from sqa import gate, imports, interpreter, tools
 from sqa.registry import Registered
 from testbed.paths import cache_dir
@@ -254,14 +253,7 @@ def render(found: Found, minutes: float) -> str:
 
 def main() -> None:
     """Measure, and write it into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    options = parser.parse_args()
-    began = time.monotonic()
-    found = measure()
-    print(json.dumps({"part": PART, **asdict(found)}), flush=True)
-    if options.write:
-        record(PART, render(found, (time.monotonic() - began) / 60))
+    conclude(PART, measure, render, write=parser(__doc__).parse_args().write)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from kubernetes.client import ApiClient, VersionApi
@@ -35,6 +35,9 @@ from testbed import secrets, testbed
 from testbed.inventory import SECRETS, VAULT_PASSWORD
 from testbed.paths import repo_root, state_dir
 from testbed.sites import facts_dir, inventory_args
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ROOT = repo_root()
 BIN = Path(sys.executable).parent
@@ -544,6 +547,24 @@ def record(part: str, measured: str) -> None:
     PAGE.write_text(write(PAGE.read_text(encoding="utf-8"), part, measured), encoding="utf-8")
 
 
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """What every script that measures can be told."""
+    made = argparse.ArgumentParser(description=about)
+    made.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
+    return made
+
+
+def conclude[Found: DataclassInstance](
+    part: str, measure: Callable[[], Found], render: Callable[[Found, float], str], *, write: bool
+) -> None:
+    """Measure, print it as JSON, and write it into the page when told to; ``render`` is told the minutes it took."""
+    began = time.monotonic()
+    found = measure()
+    print(json.dumps({"part": part, **asdict(found)}), flush=True)
+    if write:
+        record(part, render(found, (time.monotonic() - began) / 60))
+
+
 PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
     "layer": lambda report, options: kubernetes_layer(report, options.repeats),
     "second": lambda report, options: second_run(report, options.repeats),
@@ -559,14 +580,13 @@ PARTS: dict[str, Callable[[Report, argparse.Namespace], None]] = {
 
 def main() -> None:
     """Measure the parts asked for, one after the other, and write each into the page when told to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything)")
-    parser.add_argument("--write", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--repeats", type=int, default=2, help="fresh nodes for each figure (default 2)")
-    parser.add_argument(
+    asked = parser(__doc__)
+    asked.add_argument("parts", nargs="*", choices=[*PARTS, []], help="what to measure (default: everything)")
+    asked.add_argument("--repeats", type=int, default=2, help="fresh nodes for each figure (default 2)")
+    asked.add_argument(
         "--cold", action=argparse.BooleanOptionalAction, default=True, help="also raise a testbed with empty caches"
     )
-    options = parser.parse_args()
+    options = asked.parse_args()
     for part in options.parts or PARTS:
         report = Report(machine(), datetime.now(UTC).date().isoformat())
         report.minutes = timed(partial(PARTS[part], report, options)) / 60

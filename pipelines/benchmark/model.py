@@ -13,7 +13,7 @@ from sqa.standard import Strict
 
 SCHEMA = 1
 # Seconds that a process may take until it is steady, at most.
-LONGEST = 86400
+LONGEST_LIMIT = 86400
 
 Status = Literal["valid", "suspect", "invalid"]
 Direction = Literal["higher", "lower"]
@@ -229,7 +229,7 @@ class Plan(Strict):
     threads: int | None = Field(default=None, ge=1)
     repeats: int = Field(default=30, ge=1)
     processes: int = Field(default=8, ge=1)
-    limit: float = Field(default=120.0, gt=0, le=LONGEST, allow_inf_nan=False)
+    limit: float = Field(default=120.0, gt=0, le=LONGEST_LIMIT, allow_inf_nan=False)
     seed: int = Field(default_factory=lambda: random.SystemRandom().randrange(2**31))
     label: str = ""
     parameters: dict[str, Parameters] = Field(default_factory=dict)

@@ -31,6 +31,7 @@ ROOM = 16 << 20
 WHAT, ELSEWHERE = "the results of benchmarks", "free space there, or name another folder with --store"
 # Of the index; one of another version is made anew.
 INDEX_VERSION = 2
+LONGEST_REASON = 300
 # Bytes before the end of what was indexed by which it is seen whether the lines are still the same.
 TAIL = 4096
 TABLES = """
@@ -145,9 +146,8 @@ class Store:
         try:
             return Run.model_validate_json(line)
         except ValidationError as refused:
-            said = wrong.explained(refused, Run)[:300]
             raise DeepError(
-                f"run {rows[0]['id']} is damaged", found=said, needed="the line as it was",
+                f"run {rows[0]['id']} is damaged", found=_why(refused), needed="the line as it was",
                 next_step=f"put {self.lines} back from a backup, or remove that line and {self.folder / INDEX}",
             ) from refused  # fmt: skip
 
@@ -299,8 +299,7 @@ class Store:
             run = Run.model_validate_json(line)
         except ValidationError as refused:
             self._require_schema(line)
-            why = wrong.explained(refused, Run)
-            index.execute("INSERT OR REPLACE INTO damaged VALUES (?, ?)", (place, why[:300]))
+            index.execute("INSERT OR REPLACE INTO damaged VALUES (?, ?)", (place, _why(refused)))
             return
         index.execute("DELETE FROM damaged WHERE place = ?", (place,))
         row = (run.id, run.started.isoformat(), run.label, run.machine.host, run.ok, place, len(line))
@@ -330,6 +329,11 @@ def _rows(run: Run) -> Iterable[tuple[Any, ...]]:
     for one in run.results:
         figures = (one.summary.median, one.summary.low, one.summary.high) if one.summary else (None, None, None)
         yield run.id, one.workload, one.device, one.unit, one.direction, settings(one), one.status, *figures
+
+
+def _why(refused: ValidationError) -> str:
+    """Why a line is no run."""
+    return wrong.explained(refused, Run)[:LONGEST_REASON]
 
 
 def _tail(source: IO[bytes], place: int) -> bytes:

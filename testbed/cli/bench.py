@@ -17,7 +17,7 @@ from rich.text import Text
 
 from pipelines.benchmark import backends, engine, export, history, limits, reframe, report, stats
 from pipelines.benchmark import compare as comparing
-from pipelines.benchmark.model import LONGEST, Device, Plan, Result, Run, Specification, counted, figure
+from pipelines.benchmark.model import LONGEST_LIMIT, Device, Plan, Result, Run, Specification, counted, figure
 from pipelines.benchmark.store import LATEST, LINES, Series, Store
 from pipelines.benchmark.workload import QUICK, WORKLOADS, chosen
 from testbed.cli.options import Json
@@ -91,7 +91,7 @@ def run(  # pylint: disable=too-many-arguments,too-many-positional-arguments  # 
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as the process may use.")] = None,
     limit: Annotated[
         float,
-        typer.Option(min=1, max=LONGEST, help="Seconds within which a process has to be steady."),
+        typer.Option(min=1, max=LONGEST_LIMIT, help="Seconds within which a process has to be steady."),
     ] = 120.0,
     label: Annotated[str, typer.Option(help="A word to find the run by, such as a version.")] = "",
     where: Annotated[

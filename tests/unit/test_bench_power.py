@@ -10,7 +10,6 @@ from benchmarks import benchmark_power as power
 from benchmarks import benchmark_quick as quick
 from benchmarks import benchmark_ways as ways
 from benchmarks import planted, testbed
-from pipelines.benchmark.model import Submission
 from pipelines.benchmark.workload import Resources
 from tests.unit.bench_toys import noise, result
 
@@ -50,8 +49,8 @@ def test_the_page_says_what_was_reached() -> None:
 
 
 def test_the_page_says_what_the_way_costs() -> None:
-    found = [Submission(backend="slurm", job="1", waited=1.0, overhead=over) for over in (2.0, 6.0, 3.04)]
-    lines = ways.render({"a job": found}, minutes=2).splitlines()
+    found = [ways.Run(waited=1.0, overhead=over) for over in (2.0, 6.0, 3.04)]
+    lines = ways.render(ways.Found({"a job": found}), minutes=2).splitlines()
     assert lines[-1] == "| a job | 1.0 (1.0, 1.0, 1.0) | 3.0 (2.0, 6.0, 3.0) |"
     assert "\nnew\n" in testbed.write(testbed.PAGE.read_text(encoding="utf-8"), ways.PART, "new")
 
